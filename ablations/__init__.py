@@ -1,0 +1,1 @@
+"""Scripted ablations: one file asks one question; `python -m ablations` runs it."""

@@ -1,0 +1,85 @@
+"""Finding a study: by the name of a file beside this one, or by a path."""
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+from ablations.study import Study
+
+HERE = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """The studies of this folder: its files that assign ``STUDY``."""
+    return sorted(path.stem for path in HERE.glob("*.py") if _assigns_study(path))
+
+
+def path_of(study: str) -> Path:
+    """The file of a study given by name or by path.
+
+    Raises:
+        ValueError: There is no such study or file.
+    """
+    if study.endswith(".py"):
+        path = Path(study)
+        if not path.is_file():
+            raise ValueError(f"no study file {study!r}")
+        return path
+    if study not in names():
+        raise ValueError(
+            f"no study {study!r}; allowed: {', '.join(names())}, or a path that ends in .py"
+        )
+    return HERE / f"{study}.py"
+
+
+def load(study: str) -> Study:
+    """The value ``STUDY`` of a study's file.
+
+    Raises:
+        ValueError: There is no such file, it does not run, or assigns no :class:`Study`.
+    """
+    path = path_of(study)
+    name = f"ablations.{path.stem}" if path.resolve().parent == HERE else path.stem
+    try:
+        module = importlib.import_module(name) if "." in name else _import_file(path, name)
+    except Exception as error:
+        raise ValueError(f"{path} does not run: {type(error).__name__}: {error}") from error
+    found = getattr(module, "STUDY", None)
+    if not isinstance(found, Study):
+        raise ValueError(f"{path} assigns no STUDY = Study(...)")
+    return found
+
+
+def file_hash(study: str) -> str:
+    """Hash of a study's file, by which a worker knows that it reads what was planned."""
+    return hashlib.sha256(path_of(study).read_bytes()).hexdigest()
+
+
+def _import_file(path: Path, name: str):
+    loaded = sys.modules.get(name)
+    origin = getattr(loaded, "__file__", None)
+    if origin is not None and Path(origin).resolve() == path.resolve():
+        return loaded
+    if loaded is not None or importlib.util.find_spec(name) is not None:
+        raise ValueError(f"a module named {name!r} exists already: give the file another name")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # what the file defines must be found under its public name
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _assigns_study(path: Path) -> bool:
+    return any(
+        isinstance(node, ast.Assign)
+        and any(isinstance(target, ast.Name) and target.id == "STUDY" for target in node.targets)
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+    )

@@ -1,0 +1,256 @@
+"""One trial: the network of an arm in a block, trained, and the record of it.
+
+The part of `ablations` that decides trained bits: its source belongs to the stratum.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from ablations.identity import describe, describe_call, describe_layer, unwrap
+from ablations.study import Arm, Layer, SameParameters, Study
+from overconv.costs import count_costs
+from overconv.surgery import convert, rebuild_convs
+from overconv.training.data import Dataset
+from overconv.training.environment import configure, facts
+from overconv.training.loop import train
+from overconv.training.recipe import RECIPE_VERSION, Recipe
+from overconv.training.streams import seeded
+from records.record import Record, digest, pack_bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a run holds for all arms of a study."""
+
+    preset: str
+    dataset: Dataset
+    model: Layer
+    recipe: Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """An arm under a setting, every value resolved; a block makes a trial of it.
+
+    ``configuration`` is its identity, without the block. ``reference`` builds the plain network
+    of the setting, from which all arms of a block take what they share; ``network`` builds the
+    plain network with this arm's own options.
+    """
+
+    label: str
+    arm: Arm
+    reference: Layer
+    network: Layer
+    recipe: Recipe
+    configuration: dict[str, Any]
+
+    def trial(self, block: int) -> str:
+        """Identity of this cell in ``block``."""
+        return digest({**self.configuration, "block": block})
+
+
+def resolve(study: Study, setting: Setting) -> dict[str, Cell]:
+    """The cells of a study under a setting, by label.
+
+    Raises:
+        ValueError: An arm gives its network or recipe something they do not take, or its layer
+            cannot replace one of the convolutions; the message names the arm.
+    """
+    cells: dict[str, Cell] = {}
+
+    def resolve_arm(label: str, waiting: tuple[str, ...] = ()) -> Cell:
+        if label in waiting:
+            raise ValueError(f"arms wait for one another's parameters: {' -> '.join(waiting)}")
+        if label not in cells:
+            try:
+                cells[label] = _cell(
+                    label,
+                    study.arms[label],
+                    setting,
+                    lambda other: resolve_arm(other, (*waiting, label)),
+                )
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"arm {label!r}: {error}") from error
+        return cells[label]
+
+    return {label: resolve_arm(label) for label in study.arms}
+
+
+def _cell(label: str, arm: Arm, setting: Setting, resolve_other: Callable[[str], Cell]) -> Cell:
+    data = setting.dataset
+    in_channels = data.images_train.shape[1]
+    reference = partial(setting.model, in_channels=in_channels, num_classes=data.num_classes)
+    options = {
+        key: _solve(reference, key, resolve_other(value.arm))
+        if isinstance(value, SameParameters)
+        else value
+        for key, value in arm.model.items()
+    }
+    network = partial(reference, **options)
+    allowed = {field.name for field in dataclasses.fields(Recipe)}
+    if unknown := sorted(set(arm.recipe) - allowed):
+        raise ValueError(f"recipe has no {unknown[0]!r}; allowed: {', '.join(sorted(allowed))}")
+    if "threads" in arm.recipe:
+        raise ValueError("threads belong to the stratum, which all arms of a block share")
+    recipe = dataclasses.replace(setting.recipe, **arm.recipe)
+    cell = Cell(
+        label=label,
+        arm=arm,
+        reference=reference,
+        network=network,
+        recipe=recipe,
+        configuration={},
+    )
+    built = build_network(cell, block=0)
+    # A default that is computed shows in the shapes, so they are part of the identity.
+    shapes = [[name, list(parameter.shape)] for name, parameter in built.named_parameters()]
+    values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+    del values["threads"]  # part of the stratum
+    layer = None if arm.is_plain else describe_layer(arm.layer)
+    configuration = {
+        "arm": {
+            "layer": layer,
+            "where": None if arm.is_plain else describe(arm.where),
+            "start": None if arm.is_plain else arm.start,
+        },
+        "network": {**describe_call(network), "parameters": digest(shapes)},
+        "data": {"name": data.name, "fingerprint": data.fingerprint},
+        "recipe": {**describe(values), "version": RECIPE_VERSION},
+    }
+    return dataclasses.replace(cell, configuration=configuration)
+
+
+def _solve(reference: Layer, option: str, like: Cell, steps: int = 64) -> float:
+    """The value of ``option`` at which the plain network is nearest to ``like`` in parameters.
+
+    Searched among the multiples of 1/``steps`` of the option's own value; of several that give
+    the same count, the smallest.
+    """
+    target_count = _count(build_network(like, block=0))
+    target, _, given = unwrap(reference)
+    start = {**_defaults(target), **given}.get(option)
+    if isinstance(start, bool) or not isinstance(start, int | float):
+        raise ValueError(f"SameParameters needs a number as {option!r} of the network, got {start}")
+
+    def count(multiple: int) -> int:
+        with torch.device("meta"):
+            return _count(reference(**{option: start * multiple / steps}))
+
+    low, high = steps // 4, steps
+    while count(high) < target_count:
+        low, high = high, high * 2
+    while high - low > 1:  # count(low) < target <= count(high): the count grows with the option
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) < target_count else (low, middle)
+    best = min((low, high), key=lambda multiple: abs(count(multiple) - target_count))
+    nearest = count(best)
+    while best > 1 and count(best - 1) == nearest:
+        best -= 1
+    return start * best / steps
+
+
+def _defaults(target: Callable[..., Any]) -> dict[str, Any]:
+    return describe_call(target)["options"]
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def build_network(cell: Cell, block: int) -> nn.Module:
+    """The network of ``cell`` at the start of ``block``.
+
+    All arms of a block share one plain reference: what an arm does not replace starts with the
+    reference's values wherever name and shape agree, and a replaced layer draws from a stream of
+    its own, so no arm shifts another's draws.
+    """
+    with seeded(block, "init"):
+        network = cell.reference()
+    if cell.arm.model:
+        shared = network.state_dict()
+        with seeded(block, "init"):
+            network = cell.network()
+        own = network.state_dict()
+        network.load_state_dict(
+            {
+                name: shared[name]
+                if name in shared and shared[name].shape == value.shape
+                else value
+                for name, value in own.items()
+            }
+        )
+    if cell.arm.is_plain:
+        return network
+
+    def build(name: str, conv: nn.Conv2d) -> nn.Module:
+        with seeded(block, "init", name):
+            return convert(cell.arm.layer, conv, preserve=cell.arm.start == "plain")
+
+    return rebuild_convs(network, cell.arm.where, build)
+
+
+def run_trial(
+    cell: Cell,
+    dataset: Dataset,
+    block: int,
+    *,
+    environment: Mapping[str, Any],
+    device: str = "cpu",
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> Record:
+    """Train ``cell`` in ``block``; the record is complete, and published by nobody yet.
+
+    ``environment`` describes the stratum; its digest names it.
+    """
+    configure(cell.recipe.threads)
+    started = time.time()
+    network = build_network(cell, block)
+    example = torch.zeros(1, *dataset.images_train.shape[1:])
+    costs = count_costs(network, example).as_dict()
+    result = train(
+        network.to(device), dataset, cell.recipe, block=block, device=device, on_epoch=on_epoch
+    )
+    finished = time.time()
+    configuration = {**cell.configuration, "block": block}
+    return Record(
+        trial=digest(configuration),
+        stratum=digest(environment),
+        configuration=configuration,
+        outcome=result.outcome,
+        metrics=result.metrics,
+        curves=result.curves,
+        costs=costs,
+        correct=None if result.correct is None else pack_bits(result.correct.tolist()),
+        environment=dict(environment),
+        times={
+            "started": started,
+            "finished": finished,
+            "seconds": finished - started,
+            "epochs": result.seconds,
+            **facts(),
+        },
+    )
+
+
+def estimate_seconds(cell: Cell, dataset: Dataset, num_steps: int = 3) -> float:
+    """About how long a trial of ``cell`` takes here: the fastest of a few steps, scaled up."""
+    configure(cell.recipe.threads)
+    network = build_network(cell, block=0).train()
+    size = cell.recipe.batch_size
+    images = torch.rand(size, *dataset.images_train.shape[1:])
+    fastest = float("inf")
+    for _ in range(num_steps):
+        start = time.perf_counter()
+        network(images).sum().backward()
+        fastest = min(fastest, time.perf_counter() - start)
+    num_train = len(dataset.labels_train) - cell.recipe.num_validation
+    # One forward is about a third of a step; it is what an evaluated example costs.
+    per_epoch = num_train + cell.recipe.num_validation / 3
+    return fastest / size * (cell.recipe.epochs * per_epoch + len(dataset.labels_test) / 3)

@@ -1,0 +1,107 @@
+"""What was recorded for a plan, as tidy tables: one row a trial, one row a point of a curve."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import pandas as pd
+
+from records.blocks import owner
+from records.plan import Plan
+from records.record import Record
+from records.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """The trials of a plan, each block from one stratum.
+
+    ``cells``   a row a trial: label, block, stratum, trial, outcome, then metrics and costs
+    ``curves``  a row a point: label, block, measure, epoch (from 1), value
+    ``records`` the records behind ``cells``, in its order
+    ``strays``  records of these arms that are not used: their block belongs to another stratum
+    ``disputed`` trials of ``cells`` of which a second run gave other bytes
+    """
+
+    plan: Plan
+    cells: pd.DataFrame
+    curves: pd.DataFrame
+    records: tuple[Record, ...]
+    strays: tuple[Record, ...]
+    disputed: tuple[str, ...]
+
+    @property
+    def blocks(self) -> list[int]:
+        """Blocks of which anything is recorded."""
+        return sorted(self.cells["block"].unique().tolist())
+
+    def by_block(self, label: str, measure: str) -> pd.Series:
+        """``measure`` of the arm ``label``, by block; NaN where a trial has none."""
+        rows = self.cells[self.cells["label"] == label]
+        values = rows[measure] if measure in rows else pd.Series(float("nan"), index=rows.index)
+        return pd.Series(values.to_numpy(float), index=pd.Index(rows["block"], name="block"))
+
+
+def study_frames(plan: Plan, store: Store) -> Frames:
+    """The trials of ``plan`` that ``store`` holds.
+
+    A block is the trials that share a split, a start and an order of data; its trials are
+    compared with each other, so all come from one stratum, the block's owner, and what another
+    stratum recorded of the block is left out.
+
+    Raises:
+        ValueError: A record cannot be read; the message names its file.
+    """
+    labels: dict[str, list[str]] = defaultdict(list)
+    for label in plan.arms:
+        labels[plan.cell_id(label)].append(label)
+    blocks: dict[int, list[Record]] = defaultdict(list)
+    for record in store.records():
+        if record.cell in labels:
+            blocks[record.configuration["block"]].append(record)
+    used: list[tuple[str, Record]] = []
+    strays: list[Record] = []
+    for _, records in sorted(blocks.items()):
+        stratum = owner(records)
+        for record in records:
+            if record.stratum == stratum:
+                used += [(label, record) for label in labels[record.cell]]
+            else:
+                strays.append(record)
+    order = {label: index for index, label in enumerate(plan.arms)}
+    used.sort(key=lambda pair: (order[pair[0]], pair[1].configuration["block"]))
+    return Frames(
+        plan=plan,
+        cells=_cells(used),
+        curves=_curves(used),
+        records=tuple(record for _, record in used),
+        strays=tuple(strays),
+        disputed=tuple(sorted({r.trial for _, r in used if store.conflicts(r)})),
+    )
+
+
+def _cells(used: list[tuple[str, Record]]) -> pd.DataFrame:
+    leading = ["label", "block", "stratum", "trial", "outcome"]
+    rows = [
+        {
+            "label": label,
+            "block": record.configuration["block"],
+            "stratum": record.stratum,
+            "trial": record.trial,
+            "outcome": record.outcome,
+            **record.metrics,
+            **record.costs,
+        }
+        for label, record in used
+    ]
+    return pd.DataFrame(rows, columns=None if rows else leading)
+
+
+def _curves(used: list[tuple[str, Record]]) -> pd.DataFrame:
+    rows = [
+        (label, record.configuration["block"], measure, epoch, value)
+        for label, record in used
+        for measure, values in record.curves.items()
+        for epoch, value in enumerate(values, start=1)
+    ]
+    frame = pd.DataFrame(rows, columns=["label", "block", "measure", "epoch", "value"])
+    return frame.astype({"value": float})

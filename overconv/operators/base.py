@@ -1,0 +1,266 @@
+"""What every layer of the library has in common: geometry, padding, conversion, cost."""
+
+from dataclasses import astuple, dataclass
+from operator import index
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+IntPair = int | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-accumulates of one forward pass, by kind.
+
+    The first four are counted for one image; ``shared`` is spent once a batch, however large.
+    A bias and a normalisation count as zero: the first is an addition, the second folds away.
+
+    Attributes:
+        gate: The linear layers that turn pooled features into gates.
+        compose: Building one kernel a sample.
+        convolution: Convolving.
+        other: Elementwise work, one a value: pooling, gating features, scaling or adding kernels.
+        shared: Work of any kind whose result serves the whole batch, such as composing a kernel
+            whose gates do not depend on the sample.
+    """
+
+    gate: int = 0
+    compose: int = 0
+    convolution: int = 0
+    other: int = 0
+    shared: int = 0
+
+    def __add__(self, other: "Macs") -> "Macs":
+        return Macs(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def total(self) -> int:
+        """All kinds together, for a batch of one image."""
+        return self.gate + self.compose + self.convolution + self.other + self.shared
+
+
+class OverConv2d(nn.Module):
+    """Base of all layers: the geometry of a :class:`torch.nn.Conv2d` without its weights.
+
+    A layer derives from it, owns the parameters, and defines :meth:`forward`,
+    :meth:`to_inference`, :meth:`macs` and :meth:`start_from`.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode:
+            As in :class:`torch.nn.Conv2d`.
+
+    Raises:
+        ValueError: An argument is not what :class:`torch.nn.Conv2d` allows.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntPair,
+        stride: IntPair = 1,
+        padding: IntPair | str = 0,
+        dilation: IntPair = 1,
+        groups: int = 1,
+        padding_mode: str = "zeros",
+    ) -> None:
+        super().__init__()
+        self.groups = at_least("groups", groups, 1)
+        self.in_channels = self._divisible("in_channels", in_channels)
+        self.out_channels = self._divisible("out_channels", out_channels)
+        self.kernel_size = int_pair("kernel_size", kernel_size, 1)
+        self.stride = int_pair("stride", stride, 1)
+        self.dilation = int_pair("dilation", dilation, 1)
+        self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
+        self.padding: tuple[int, int] | str
+        if isinstance(padding, str):
+            self.padding = one_of("padding", padding, ("same", "valid"))
+            if padding == "same" and self.stride != (1, 1):
+                raise ValueError(f"padding='same' needs stride 1, got stride={self.stride}")
+        else:
+            self.padding = int_pair("padding", padding, 0)
+        left, right, top, bottom = self.pad_amounts = self._pad_amounts()
+        self._native = padding_mode == "zeros" and left == right and top == bottom
+
+    def _divisible(self, name: str, channels: int) -> int:
+        channels = at_least(name, channels, 1)
+        if channels % self.groups:
+            raise ValueError(f"{name}={channels} does not split into groups={self.groups}")
+        return channels
+
+    def _pad_amounts(self) -> tuple[int, int, int, int]:
+        """Left, right, top and bottom padding; an odd remainder of "same" goes right and down."""
+        if self.padding == "valid":
+            return (0, 0, 0, 0)
+        if isinstance(self.padding, tuple):
+            high, wide = self.padding
+            return (wide, wide, high, high)
+        high, wide = (d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True))
+        return (wide // 2, wide - wide // 2, high // 2, high - high // 2)
+
+    # Padding. Torch's convolution pads by zeros and evenly; all else is padded here, so that
+    # every form of a layer sees the same borders.
+
+    @property
+    def conv_padding(self) -> tuple[int, int]:
+        """The padding left to torch's convolution once :meth:`pad` has done its part."""
+        return (self.pad_amounts[2], self.pad_amounts[0]) if self._native else (0, 0)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """``x`` padded by what torch's convolution cannot do; ``x`` itself where it can do all."""
+        return x if self._native else self.pad_fully(x)
+
+    def pad_fully(self, x: Tensor) -> Tensor:
+        """``x`` with all of the layer's padding, for a convolution that then pads nothing."""
+        if not any(self.pad_amounts):
+            return x
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        return F.pad(x, self.pad_amounts, mode=mode)
+
+    def output_size(self, image: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the output for an input of height and width ``image``."""
+        left, right, top, bottom = self.pad_amounts
+        padded = (image[0] + top + bottom, image[1] + left + right)
+        high, wide = (
+            (size - d * (k - 1) - 1) // s + 1
+            for size, k, s, d in zip(
+                padded, self.kernel_size, self.stride, self.dilation, strict=True
+            )
+        )
+        return high, wide
+
+    # Conversion.
+
+    @classmethod
+    def from_conv2d(cls, conv: nn.Conv2d, **options: Any) -> Self:
+        """A layer that computes what ``conv`` computes, on its device, in its dtype and mode.
+
+        Exact in ``eval()`` always, and in ``train()`` too unless the layer normalises by the
+        batch. What is free of this condition, such as the differences between parallel kernels,
+        is drawn from torch's global generator.
+
+        Args:
+            conv: Stays untouched.
+            options: The layer's own keyword-only options.
+
+        Raises:
+            ValueError: ``conv`` is not exactly a :class:`torch.nn.Conv2d` (a subclass may compute
+                something else), or the layer with these options cannot hold its kernel.
+        """
+        if type(conv) is not nn.Conv2d:
+            raise ValueError(f"conv must be exactly a torch.nn.Conv2d, got {type(conv).__name__}")
+        build: Any = cls  # every layer takes the arguments of nn.Conv2d in its order
+        layer: Self = build(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+            conv.bias is not None,
+            conv.padding_mode,
+            conv.weight.device,
+            conv.weight.dtype,
+            **options,
+        )
+        with torch.no_grad():
+            layer.start_from(conv.weight, conv.bias)
+        return layer.train(conv.training)
+
+    def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Set the parameters so that the layer computes the convolution by ``weight``."""
+        raise NotImplementedError
+
+    def to_inference(self) -> nn.Module:
+        """A new module in ``eval()`` that computes what this one computes in ``eval()``.
+
+        A :class:`torch.nn.Conv2d` where the layer folds into one, else a copy of the layer in
+        its best form for inference. The layer itself stays as it is.
+        """
+        raise NotImplementedError
+
+    def as_conv2d(self, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+        """A plain convolution of this layer's geometry with the given values, in ``eval()``."""
+        conv = skip_init(  # leaves the global generator alone
+            nn.Conv2d,
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            bias is not None,
+            self.padding_mode,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        with torch.no_grad():
+            conv.weight.copy_(weight)
+            if bias is not None:
+                conv.bias.copy_(bias)
+        return conv.eval()
+
+    # Cost.
+
+    def macs(self, image: tuple[int, int]) -> Macs:
+        """Cost of one forward pass on an image of (height, width), in the present form and mode."""
+        raise NotImplementedError
+
+    def check_input(self, x: Tensor) -> None:
+        """Raise a ValueError unless ``x`` has the shape (B, in_channels, H, W)."""
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"input must be (batch, {self.in_channels}, height, width), got {tuple(x.shape)}"
+            )
+
+    def extra_repr(self) -> str:
+        parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
+        defaults: dict[str, Any] = {
+            "stride": (1, 1),
+            "padding": (0, 0),
+            "dilation": (1, 1),
+            "groups": 1,
+            "padding_mode": "zeros",
+        }
+        for name, default in defaults.items():
+            if getattr(self, name) != default:
+                parts.append(f"{name}={getattr(self, name)!r}")
+        if getattr(self, "bias", None) is None:
+            parts.append("bias=False")
+        return ", ".join(parts)
+
+
+def at_least(name: str, value: int, minimum: int) -> int:
+    """``value`` as an int, or a ValueError that names it."""
+    try:
+        number = index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be an integer, got {value!r}") from None
+    if number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
+    return number
+
+
+def int_pair(name: str, value: IntPair, minimum: int) -> tuple[int, int]:
+    """``value`` as a pair (height, width), or a ValueError that names it."""
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise ValueError(f"{name} must be an integer or a pair of them, got {value!r}")
+        return at_least(name, value[0], minimum), at_least(name, value[1], minimum)
+    number = at_least(name, value, minimum)
+    return number, number
+
+
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    """``value``, or a ValueError that lists what is allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value

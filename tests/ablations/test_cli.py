@@ -1,0 +1,261 @@
+"""The command line, as a user types it: what it does, and what it says to nonsense."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ablations.cli import main
+from records.record import Record
+
+ROOT = Path(__file__).parents[2]
+RUN = ["run", "depth", "--preset", "smoke"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def records(folder: Path) -> dict[str, Record]:
+    return {
+        record.trial: record
+        for path in folder.glob("trials/*/*/record.json")
+        for record in [Record.from_bytes(path.read_bytes())]
+    }
+
+
+@pytest.fixture
+def run(study_file, tmp_path):
+    """Run the small study; returns the exit status."""
+
+    def run(*more: str, study: Path = study_file, results: str = "results") -> int:
+        where = ["--results", str(tmp_path / results)]
+        return main(["run", str(study), "--seeds", "1", *where, *more])
+
+    return run
+
+
+def test_running_again_trains_nothing_and_changes_nothing(run, tmp_path, capsys):
+    assert run() == 0
+    first = capsys.readouterr()
+    assert "0 trials done, 2 to do" in first.out
+    assert first.err.count("% test accuracy") == 2
+    before = contents(tmp_path / "results")
+    assert run() == 0
+    second = capsys.readouterr()
+    assert "2 trials done, 0 to do" in second.out
+    assert "test accuracy" not in second.err
+    assert contents(tmp_path / "results") == before
+
+
+def test_the_table_is_printed(run, capsys):
+    assert run() == 0
+    out = capsys.readouterr().out
+    assert re.search(r"plain .*\d", out)
+    assert re.search(r"gated .*\d", out)
+
+
+def test_spawned_workers_give_the_same_bytes(run, tmp_path):
+    assert run(results="one") == 0
+    assert run("--workers", "2", results="two") == 0
+    one, two = records(tmp_path / "one"), records(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert len(one) == 2
+    for trial, record in one.items():
+        assert record.compared() == two[trial].compared()
+        assert record.times != two[trial].times
+
+
+def test_two_studies_share_a_trial(run, study_file, tmp_path, capsys):
+    other = study_file.with_name(study_file.stem + "_too.py")
+    text = study_file.read_text().replace('name="tiny"', 'name="other"')
+    text = text.replace('"gated": Arm(partial(MDConv2d, depth=2)', '"deep": Arm(MDConv2d3')
+    other.write_text(text.replace("MDConv2d3", "partial(MDConv2d, depth=3)"))
+    assert run() == 0
+    capsys.readouterr()
+    assert run(study=other) == 0
+    assert "1 trials done, 1 to do" in capsys.readouterr().out
+    assert len(records(tmp_path / "results")) == 3
+    assert len(list((tmp_path / "results" / "studies").iterdir())) == 2
+
+
+def test_a_dry_run_writes_nothing(run, tmp_path, capsys):
+    assert run("--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "in all about" in out
+    assert not (tmp_path / "results").exists()
+
+
+def test_arms_and_blocks_limit_a_run(study_file, tmp_path, capsys):
+    results = tmp_path / "results"
+    arguments = ["run", str(study_file), "--results", str(results)]
+    assert main([*arguments, "--arms", "gated", "--blocks", "2-3,5"]) == 0
+    found = records(results).values()
+    assert sorted(record.configuration["block"] for record in found) == [2, 3, 5]
+    assert {record.configuration["arm"]["layer"]["class"] for record in found} == {
+        "overconv.MDConv2d"
+    }
+
+
+def test_status_verify_and_export(run, tmp_path, capsys):
+    assert run() == 0
+    results, copy = str(tmp_path / "results"), str(tmp_path / "copy")
+    capsys.readouterr()
+    assert main(["status", "--results", results]) == 0
+    assert "block 0: 2 of 2 trials" in capsys.readouterr().out
+    assert main(["verify", "--results", results]) == 0
+    assert "2 records, 0 faults" in capsys.readouterr().out
+    assert main(["export", "--results", results, "--to", copy]) == 0
+    assert records(tmp_path / "copy").keys() == records(tmp_path / "results").keys()
+    path = next((tmp_path / "copy").glob("trials/*/*/record.json"))
+    record = json.loads(path.read_text())
+    record["configuration"]["recipe"]["lr"] = 7.0
+    path.chmod(0o644)
+    path.write_text(json.dumps(record))
+    capsys.readouterr()
+    assert main(["verify", "--results", copy]) == 1
+    assert "is not the hash of its configuration" in capsys.readouterr().err
+
+
+def test_a_failing_trial_costs_its_own_arm(study_file, tmp_path, capsys):
+    text = study_file.read_text()
+    study_file.write_text(
+        text.replace("QUICK =", "from torch import nn\n\nclass Broken(nn.Conv2d):\n"
+        "    def forward(self, x):\n"
+        "        if x.shape[0] > 1:\n            raise RuntimeError('broken on purpose')\n"
+        "        return super().forward(x)\n\nQUICK =")
+        .replace("partial(MDConv2d, depth=2)", "Broken")
+        .replace("recipe=QUICK),\n    },", "recipe=QUICK, start='own'),\n    },")
+    )  # fmt: skip
+    results = tmp_path / "results"
+    status = main(["run", str(study_file), "--seeds", "1", "--results", str(results)])
+    assert status == 1
+    assert "broken on purpose" in capsys.readouterr().err
+    assert len(records(results)) == 1
+
+
+def test_a_worker_refuses_a_study_that_changed(study_file, tmp_path, capsys):
+    status = main(
+        [
+            "trial", str(study_file), "--arm", "plain", "--block", "0", "--expect", "a/b",
+            "--study-hash", "0", "--results", str(tmp_path / "results"),
+        ]
+    )  # fmt: skip
+    assert status == 2
+    assert "has changed since it was planned" in capsys.readouterr().err
+
+
+NONSENSE = {
+    "study": (["run", "dpeth"], "no study 'dpeth'; allowed: attention_placement, depth,"),
+    "study file": (["run", "nowhere.py"], "no study file 'nowhere.py'"),
+    "preset": ([*RUN, "--preset", "quick"], "no preset 'quick'; allowed: smoke, pilot"),
+    "dataset": ([*RUN, "--dataset", "mnits"], "mnits"),
+    "model": ([*RUN, "--model", "resnet9"], "no model 'resnet9'; allowed: resnet8"),
+    "arm": ([*RUN, "--arms", "plain,gatd"], "no arm 'gatd'; allowed: plain"),
+    "seeds 0": ([*RUN, "--seeds", "0"], "'0'; allowed: whole numbers from 1"),
+    "seeds": ([*RUN, "--seeds", "few"], "'few'; allowed: whole numbers from 1"),
+    "workers 0": ([*RUN, "--workers", "0"], "'0'; allowed: whole numbers from 1"),
+    "blocks": ([*RUN, "--blocks", "5-3"], "'5-3'; allowed: blocks like"),
+    "seeds and blocks": ([*RUN, "--blocks", "3", "--seeds", "2"], "not allowed with"),
+    "option": ([*RUN, "--sedes", "3"], "--sedes"),
+    "device": ([*RUN, "--device", "abacus"], "abacus"),
+    "command": (["rnu"], "rnu"),
+    "no results": (["status", "--results", "nowhere"], "no results folder 'nowhere'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), NONSENSE.values(), ids=NONSENSE)
+def test_nonsense_is_one_line_and_exit_2(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    assert status == 2
+    assert len(captured.err.strip().splitlines()) == 1, captured.err
+    assert message in captured.err
+    assert list(tmp_path.iterdir()) == [], "nothing was written"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("STUDY = 3", "assigns no STUDY"),
+        ("import nothing_like_it", "ModuleNotFoundError"),
+        ("from ablations.study import Arm\nArm(lambda: 1)", "a lambda cannot be found"),
+        ("from ablations.study import Study\nSTUDY = Study(name='a')", "TypeError"),
+        ("def f(:", "SyntaxError"),
+    ],
+)
+def test_a_study_file_that_is_none(text, message, study_file, tmp_path, capsys):
+    study_file.write_text(text)
+    assert main(["run", str(study_file), "--results", str(tmp_path / "results")]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_file_named_like_a_module_is_refused(tmp_path, capsys):
+    path = tmp_path / "random.py"
+    path.write_text("STUDY = 1")
+    assert main(["run", str(path), "--results", str(tmp_path / "results")]) == 2
+    assert "a module named 'random' exists already" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written(run, tmp_path, capsys):
+    (tmp_path / "results").write_text("a file")
+    assert run() == 2
+    assert str(tmp_path / "results") in capsys.readouterr().err
+    assert (tmp_path / "results").read_text() == "a file"
+
+
+def test_a_newer_record_is_one_line(run, tmp_path, capsys):
+    assert run() == 0
+    path = next((tmp_path / "results").glob("trials/*/*/record.json"))
+    path.chmod(0o644)
+    path.write_text(path.read_text().replace('"schema_version":1', '"schema_version":99'))
+    before = contents(tmp_path / "results")
+    capsys.readouterr()
+    assert run() == 2
+    err = capsys.readouterr().err
+    assert "99" in err
+    assert str(path) in err
+    assert contents(tmp_path / "results") == before
+
+
+def test_a_changed_source_line_is_another_stratum(run, tmp_path, capsys, monkeypatch):
+    """A layer's line changes in a copy of the tree: the block is not run there, and it says so."""
+    assert run() == 0
+    capsys.readouterr()
+    copy = tmp_path / "checkout"
+    for folder in ("overconv", "ablations", "records", "analysis"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def again() -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "ablations", "run", *sys_study(), "--seeds", "1"],
+            cwd=copy, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    def sys_study() -> list[str]:
+        [study] = tmp_path.glob("study_*.py")
+        return [str(study), "--results", str(tmp_path / "results")]
+
+    layer = copy / "overconv" / "operators" / "mdconv.py"
+    text = layer.read_text()
+    assert "2 trials done, 0 to do" in again(), "a moved checkout is the same"
+    layer.write_text(text.replace('"""', '"""Said anew. ', 1))
+    assert "2 trials done, 0 to do" in again(), "a docstring decides nothing"
+    layer.write_text(text + "\n_UNUSED = 1\n")
+    said = again()
+    assert "belongs to stratum" in said
+    assert "differs in sources; skipped" in said
+    assert "--accept-source" in said
+    assert "0 trials done, 0 to do" in said

@@ -1,0 +1,132 @@
+"""What a study may say, and the studies of this folder."""
+
+from functools import partial
+
+import pytest
+from torch import nn
+
+from ablations import files
+from ablations.study import Arm, SameParameters, Study
+from ablations.trial import resolve
+from overconv import MDConv2d
+from records.claim import Claim, Contrast
+
+ARMS = {"plain": Arm(), "gated": Arm(MDConv2d)}
+
+
+def study(**changes) -> Study:
+    return Study(**{"name": "s", "question": "?", "baseline": "plain", "arms": ARMS, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"baseline": "other"}, "baseline: no arm 'other'; arms: plain, gated"),
+        ({"name": "a b"}, "study name 'a b'"),
+        ({"notes": {"x": "?"}}, "note: no arm 'x'"),
+        ({"arms": {"plain": nn.Conv2d}}, "arm 'plain' is"),
+        ({"arms": {**ARMS, "w": Arm(model={"width": SameParameters("q")})}}, "arm w: no arm 'q'"),
+        (
+            {
+                "claims": (
+                    Claim(
+                        name="C",
+                        wording="?",
+                        direction="greater",
+                        margin=0.01,
+                        contrasts=[Contrast(arm="gated", against="none")],
+                    ),
+                )
+            },
+            "claim C: no arm 'none'",
+        ),
+    ],
+)
+def test_a_study_names_its_own_arms(changes, message):
+    with pytest.raises(ValueError, match=message):
+        study(**changes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layer": lambda *a: None}, "a lambda cannot be found"),
+        ({"layer": partial(lambda *a: None)}, "a lambda cannot be found"),
+        ({"where": lambda name, conv: True}, "a lambda cannot be found"),
+        ({"start": "same"}, "start='same'; allowed: 'own', 'plain'"),
+        ({"layer": "MDConv2d"}, "cannot be recorded"),
+        ({"layer": partial(MDConv2d, dpeth=2)}, "dpeth"),
+    ],
+)
+def test_an_arm_can_be_recorded(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Arm(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        (Arm(model={"widht": 3}), "arm 'new'.*widht"),
+        (Arm(recipe={"leraning_rate": 3}), "recipe has no 'leraning_rate'; allowed: .*batch_size"),
+        (Arm(recipe={"threads": 2}), "threads belong to the stratum"),
+        (Arm(recipe={"epochs": 0}), "arm 'new'.*epochs"),
+        (Arm(MDConv2d, where="everywhere"), "arm 'new'.*everywhere"),
+        (Arm(partial(MDConv2d, depth=0)), "arm 'new'.*depth"),
+        (Arm(partial(MDConv2d, middle_channels=1)), "arm 'new'.*middle_channels"),
+        (Arm(model={"width": SameParameters("new")}), "wait for one another's parameters"),
+        (Arm(model={"num_classes": SameParameters("gated")}), "arm 'new'"),
+    ],
+)
+def test_an_arm_that_cannot_be_built_is_named(arm, message, setting):
+    with pytest.raises(ValueError, match=message):
+        resolve(study(arms={**ARMS, "new": arm}), setting)
+
+
+@pytest.mark.parametrize("name", ["attention_placement", "depth", "scattering"])
+def test_the_studies_resolve(name, setting):
+    assert name in files.names()
+    cells = resolve(files.load(name), setting)
+    identities = {cell.trial(block=0) for cell in cells.values()}
+    assert len(identities) == len(cells), "two arms are one"
+
+
+def test_only_studies_are_listed():
+    assert "study" not in files.names()
+    assert "trial" not in files.names()
+
+
+def test_studies_share_their_plain_baseline(setting):
+    trials = {resolve(files.load(n), setting)["plain"].trial(0) for n in ("depth", "scattering")}
+    assert len(trials) == 1
+
+
+def test_scattering_pairs_have_fewer_parameters(setting):
+    """C1 asks it of every pair, by exact count, at the size the study is run with."""
+    loaded = files.load("scattering")
+    from ablations.trial import build_network
+
+    cells = resolve(loaded, setting)
+    count = {
+        label: sum(p.numel() for p in build_network(cell, 0).parameters())
+        for label, cell in cells.items()
+    }
+    for contrast in loaded.claims[0].contrasts:
+        assert count[contrast.arm] < count[contrast.against], contrast
+
+
+@pytest.mark.parametrize("like", ["gated"])
+def test_a_widened_control_is_nearest_in_parameters(like, setting):
+    from ablations.trial import build_network
+
+    arms = {**ARMS, "wide": Arm(model={"width": SameParameters(like)})}
+    cells = resolve(study(arms=arms), setting)
+
+    def count(network: nn.Module) -> int:
+        return sum(p.numel() for p in network.parameters())
+
+    target = count(build_network(cells[like], 0))
+    width = cells["wide"].configuration["network"]["options"]["width"]
+    here = abs(count(build_network(cells["wide"], 0)) - target)
+    around = [cells["wide"].reference(width=width + step / 16) for step in range(-16, 17)]
+    assert here == min(abs(count(network) - target) for network in around)
+    assert here < 0.05 * target
