@@ -22,7 +22,7 @@ from records.record import Record, digest
 from records.store import Store
 
 # What decides trained bits: the library, and how this folder builds and runs a trial.
-SOURCES = ("overconv", "ablations.trial")
+SOURCES = ("overconv", "overconv.models", "ablations.trial")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,11 +33,11 @@ def run(options: argparse.Namespace) -> int:
         blocks = options.blocks
     else:
         blocks = list(range(options.seeds or PRESETS[options.preset].num_blocks))
+    cells = resolve(study, setting)
+    here = _environment(options, setting)
     store = Store(options.results)
     if not options.dry_run:
         store.check_writable()
-    cells = resolve(study, setting)
-    here = _environment(options, setting)
     if options.accept_source:
 
         def replay(job: Job) -> Record:
@@ -107,7 +107,7 @@ def _arms(text: str | None, study: Study) -> list[str] | None:
 
 
 def _environment(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
-    sources = source_digest(list(SOURCES), SOURCES)
+    sources = source_digest(SOURCES, SOURCES)
     return describe_stratum(device=options.device, threads=setting.recipe.threads, sources=sources)
 
 
@@ -207,10 +207,11 @@ def _show_dry_run(cells: Mapping[str, Cell], work: Schedule, setting: Setting) -
     todo = {label: sum(job.label == label for job in work.todo) for label in cells}
     done = {label: sum(job.label == label for job in work.done) for label in cells}
     width = max(len(label) for label in cells)
-    print(f"{'arm':{width}}  done  to do  a trial, about")
+    print(f"{'arm':{width}}  parameters        MACs  done  to do  a trial, about")
     total = 0.0
     for label, cell in cells.items():
         seconds = estimate_seconds(cell, setting.dataset)
         total += seconds * todo[label]
-        print(f"{label:{width}}  {done[label]:4}  {todo[label]:5}  {duration(seconds)}")
+        counted = f"{cell.costs['parameters_training']:10,}  {cell.costs['macs_training']:10,}"
+        print(f"{label:{width}}  {counted}  {done[label]:4}  {todo[label]:5}  {duration(seconds)}")
     print(f"in all about {duration(total)} of one core; nothing was run or written")

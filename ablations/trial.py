@@ -19,7 +19,7 @@ from overconv.costs import count_costs
 from overconv.surgery import convert, rebuild_convs
 from overconv.training.data import Dataset
 from overconv.training.environment import configure, facts
-from overconv.training.loop import train
+from overconv.training.loop import Result, train
 from overconv.training.recipe import RECIPE_VERSION, Recipe
 from overconv.training.streams import seeded
 from records.record import Record, digest, pack_bits
@@ -41,7 +41,7 @@ class Cell:
 
     ``configuration`` is its identity, without the block. ``reference`` builds the plain network
     of the setting, from which all arms of a block take what they share; ``network`` builds the
-    plain network with this arm's own options.
+    plain network with this arm's own options. ``costs`` are those of :class:`overconv.costs.Costs`.
     """
 
     label: str
@@ -50,6 +50,7 @@ class Cell:
     network: Layer
     recipe: Recipe
     configuration: dict[str, Any]
+    costs: dict[str, int]
 
     def trial(self, block: int) -> str:
         """Identity of this cell in ``block``."""
@@ -107,6 +108,7 @@ def _cell(label: str, arm: Arm, setting: Setting, resolve_other: Callable[[str],
         network=network,
         recipe=recipe,
         configuration={},
+        costs={},
     )
     built = build_network(cell, block=0)
     # A default that is computed shows in the shapes, so they are part of the identity.
@@ -124,7 +126,8 @@ def _cell(label: str, arm: Arm, setting: Setting, resolve_other: Callable[[str],
         "data": {"name": data.name, "fingerprint": data.fingerprint},
         "recipe": {**describe(values), "version": RECIPE_VERSION},
     }
-    return dataclasses.replace(cell, configuration=configuration)
+    costs = count_costs(built, torch.zeros(1, *data.images_train.shape[1:])).as_dict()
+    return dataclasses.replace(cell, configuration=configuration, costs=costs)
 
 
 def _solve(reference: Layer, option: str, like: Cell, steps: int = 64) -> float:
@@ -212,8 +215,6 @@ def run_trial(
     configure(cell.recipe.threads)
     started = time.time()
     network = build_network(cell, block)
-    example = torch.zeros(1, *dataset.images_train.shape[1:])
-    costs = count_costs(network, example).as_dict()
     result = train(
         network.to(device), dataset, cell.recipe, block=block, device=device, on_epoch=on_epoch
     )
@@ -224,9 +225,9 @@ def run_trial(
         stratum=digest(environment),
         configuration=configuration,
         outcome=result.outcome,
-        metrics=result.metrics,
+        metrics=_metrics(result),
         curves=result.curves,
-        costs=costs,
+        costs=cell.costs,
         correct=None if result.correct is None else pack_bits(result.correct.tolist()),
         environment=dict(environment),
         times={
@@ -237,6 +238,12 @@ def run_trial(
             **facts(),
         },
     )
+
+
+def _metrics(result: Result) -> dict[str, float | None]:
+    if result.diverged_at is None:
+        return result.metrics
+    return {**result.metrics, **{f"diverged_{k}": float(v) for k, v in result.diverged_at.items()}}
 
 
 def estimate_seconds(cell: Cell, dataset: Dataset, num_steps: int = 3) -> float:

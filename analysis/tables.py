@@ -134,9 +134,10 @@ def _standard_error(value: Estimate | None) -> float | None:
 def _footnotes(frames: Frames, summaries: list[ArmSummary]) -> tuple[str, ...]:
     plan = frames.plan
     notes = [
-        "Parameters: while training, and deployed. MACs: deployed, for one image. n: blocks (seeds).",
-        f"Accuracy: of the test set, mean over the blocks. Difference: to {plan.baseline} in the same "
-        "block, in points, mean over the blocks; with Student's interval for this one comparison.",
+        "Parameters: while training, and deployed. MACs: deployed, one image. n: blocks (seeds). "
+        "Accuracy: on the test set, mean over the blocks. Difference: in points, to "
+        f"{plan.baseline} in the same block, mean over the blocks; its interval is Student's, for "
+        "this one comparison.",
         "No verdict yet: several such intervals side by side are not jointly 95 %.",
     ]
     if len(frames.blocks) < 2:
@@ -152,9 +153,8 @@ def _footnotes(frames: Frames, summaries: list[ArmSummary]) -> tuple[str, ...]:
                 f"{s.label}: all {found.n} differences are equal, so no interval can be had."
             )
         if s.num_diverged:
-            notes.append(
-                f"{s.label}: {s.num_diverged} of {s.num_trials} trials diverged: not compared."
-            )
+            which = "no arm is compared with it" if s.label == plan.baseline else "not compared"
+            notes.append(f"{s.label}: {s.num_diverged} of {s.num_trials} trials diverged: {which}.")
     if frames.strays:
         notes.append(
             f"{len(frames.strays)} records are left out: their blocks belong to another stratum."

@@ -5,13 +5,15 @@ Nothing is changed in place: every function returns a new network, and the given
 
 import inspect
 import logging
+from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from overconv.operators.base import OverConv2d
 
@@ -68,8 +70,8 @@ def select_convs(model: nn.Module, where: Where = "all_but_stem") -> dict[str, n
         for name, conv in chosen.items():
             if type(conv) is not nn.Conv2d:
                 raise ValueError(
-                    f"where selects {name!r}, a {type(conv).__name__}; only a module that is exactly"
-                    " a torch.nn.Conv2d can be replaced"
+                    f"where selects {name!r}, a {type(conv).__name__}; only a module that is"
+                    " exactly a torch.nn.Conv2d can be replaced"
                 )
     elif where in WHERES:
         stem = next(iter(convs), None) if where == "all_but_stem" else None
@@ -179,7 +181,7 @@ def _name(layer: Layer) -> str:
 def rebuild_convs(
     model: nn.Module, where: Where, build: Callable[[str, nn.Conv2d], nn.Module]
 ) -> nn.Module:
-    """A deep copy of ``model`` with ``build(name, conv)`` in the place of each selected convolution.
+    """A deep copy of ``model`` with ``build(name, conv)`` in the place of selected convolutions.
 
     ``build`` is called once for each convolution, in order of registration, with the convolution of
     ``model`` itself, and must leave it untouched. Modules that are shared stay shared.
@@ -191,7 +193,7 @@ def rebuild_convs(
     # The convolutions are swapped while copying, so that all who refer to one get its substitute.
     substitutes: dict[int, Any] = {}
     for name, conv in select_convs(model, where).items():
-        if any(getattr(conv, hooks, None) for hooks in _HOOKS):
+        if _has_hooks(conv):
             raise ValueError(
                 f"{name!r} has hooks, which its substitute would not have: remove them"
             )
@@ -200,6 +202,10 @@ def rebuild_convs(
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
     return deepcopy(model, substitutes)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return any(getattr(module, hooks) for hooks in _HOOKS)
 
 
 def replace_convs(
@@ -253,8 +259,10 @@ def to_inference(model: nn.Module) -> nn.Module:
     """A new network in ``eval()`` that computes what ``model`` computes in ``eval()``.
 
     Each module that has a method ``to_inference`` is replaced by what that returns, a plain
-    convolution where the layer folds. Everything else is copied; a batch norm that follows a
-    convolution stays.
+    convolution where the layer folds. Then each batch norm that alone sees the output of a plain
+    convolution is folded into it. Who sees what is read off by :mod:`torch.fx`: a network that it
+    cannot trace keeps its batch norms, which the logger ``overconv`` reports at level INFO.
+    Everything else is copied.
     """
     substitutes: dict[int, Any] = {}
     inside: set[nn.Module] = set()
@@ -263,4 +271,47 @@ def to_inference(model: nn.Module) -> nn.Module:
         if callable(fold) and module not in inside:
             substitutes[id(module)] = fold()
             inside.update(module.modules())
-    return deepcopy(model, substitutes).eval()
+    deployed = deepcopy(model, substitutes).eval()
+    for conv_name, norm_name in _foldable_norms(deployed):
+        conv, norm = deployed.get_submodule(conv_name), deployed.get_submodule(norm_name)
+        assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        deployed.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
+        deployed.set_submodule(norm_name, nn.Identity())
+    return deployed.eval()
+
+
+class _Tracer(fx.Tracer):
+    """Takes the layers of the library as they are, like those of torch."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, OverConv2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _foldable_norms(model: nn.Module) -> list[tuple[str, str]]:
+    """Names of plain convolutions, each with that of the batch norm that alone sees its output."""
+    try:
+        nodes = list(_Tracer().trace(model).nodes)
+    except Exception as error:  # whatever a forward pass may raise when it meets no tensors
+        logger.info("batch norms stay, since torch.fx cannot trace the network: %s", error)
+        return []
+    # A module, by any of its names, that is called twice or whose values are read is not touched.
+    used = Counter(
+        model.get_submodule(
+            node.target if node.op == "call_module" else node.target.rpartition(".")[0]
+        )
+        for node in nodes
+        if node.op in ("call_module", "get_attr")
+    )
+    pairs = []
+    for node in nodes:
+        conv, norm = node, next(iter(node.users), node)
+        if conv.op != "call_module" or norm.op != "call_module" or len(conv.users) > 1:
+            continue
+        modules = model.get_submodule(conv.target), model.get_submodule(norm.target)
+        if (
+            [type(module) for module in modules] == [nn.Conv2d, nn.BatchNorm2d]
+            and modules[1].running_mean is not None
+            and not any(used[module] > 1 or _has_hooks(module) for module in modules)
+        ):
+            pairs.append((conv.target, norm.target))
+    return pairs

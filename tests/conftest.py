@@ -1,6 +1,7 @@
 """One thread, one seed, and a closing word on what a run left out and why."""
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -30,8 +31,12 @@ def equal_start() -> Iterator[None]:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     yield
-    torch.use_deterministic_algorithms(deterministic)
+    # Only on a change: the call loads all of torch.compile.
+    if torch.are_deterministic_algorithms_enabled() != deterministic:
+        torch.use_deterministic_algorithms(deterministic)
     torch.set_default_dtype(dtype)
+    if "torch._dynamo" in sys.modules:  # compiled code counts against a limit of the process
+        torch.compiler.reset()
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ class DyConv2d(MixtureConv2d):
     r"""Dynamic convolution: an attention-weighted mean of parallel kernels.
 
     .. math:: W(x) = \sum_n a_n(x) W_n, \qquad
-              a(x) = \mathrm{softmax}(U \, \mathrm{relu}(V \, \mathrm{pool}(x) + v) + u) / \tau)
+              a(x) = \mathrm{softmax}((U \, \mathrm{relu}(V \, \mathrm{pool}(x) + v) + u) / \tau)
 
     A bias is mixed in the same way.
 

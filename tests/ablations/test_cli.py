@@ -126,8 +126,10 @@ def test_a_failing_trial_costs_its_own_arm(study_file, tmp_path, capsys):
     study_file.write_text(
         text.replace("QUICK =", "from torch import nn\n\nclass Broken(nn.Conv2d):\n"
         "    def forward(self, x):\n"
-        "        if x.shape[0] > 1:\n            raise RuntimeError('broken on purpose')\n"
-        "        return super().forward(x)\n\nQUICK =")
+        "        if x.device.type != 'meta':\n            raise RuntimeError('broken on purpose')\n"
+        "        return super().forward(x)\n"
+        "    def macs(self, image):\n        return Macs()\n\nQUICK =")
+        .replace("import MDConv2d", "import MDConv2d\nfrom overconv.operators.base import Macs")
         .replace("partial(MDConv2d, depth=2)", "Broken")
         .replace("recipe=QUICK),\n    },", "recipe=QUICK, start='own'),\n    },")
     )  # fmt: skip

@@ -230,3 +230,6 @@ def oracle():
 def pytest_terminal_summary(terminalreporter):
     for what, (cases, worst) in sorted(TALLY.items()):
         terminalreporter.write_line(f"{what}: {cases} cases, worst error {worst:.1e}")
+    if TALLY:
+        counts, errors = zip(*TALLY.values(), strict=True)
+        terminalreporter.write_line(f"all: {sum(counts)} cases, worst error {max(errors):.1e}")

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from overconv.operators import CondConv2d, DyConv2d, MAConv2d, MDConv2d
 
@@ -31,13 +32,8 @@ LAYERS = {
 
 def build(name, **options):
     """A layer of 4 to 6 channels, all parameters off their neutral start."""
-    arguments = (
-        {"kernel_size": 3, "padding": 1, **LAYERS[name].keywords}
-        if isinstance(LAYERS[name], partial)
-        else {"kernel_size": 3, "padding": 1}
-    )
-    layer_class = getattr(LAYERS[name], "func", LAYERS[name])
-    layer = layer_class(4, 6, **{**arguments, **options})
+    layer = partial(LAYERS[name])
+    layer = layer(4, 6, **{"kernel_size": 3, "padding": 1, **layer.keywords, **options})
     for parameter in layer.parameters():
         if not parameter.is_meta:
             nn.init.normal_(parameter, std=0.4)
@@ -54,6 +50,7 @@ every_layer = pytest.mark.parametrize("name", LAYERS)
 @every_layer
 @pytest.mark.parametrize("mode", [True, False])
 def test_traces_into_one_graph(name, mode):
+    torch.compiler.reset()  # or the layers before count as so many recompilations of one forward
     layer, x = build(name).train(mode), images()
     traced = torch.compile(copy.deepcopy(layer), fullgraph=True, backend="aot_eager")
     expected, y = layer(x), traced(x)
@@ -69,6 +66,7 @@ def test_traces_into_one_graph(name, mode):
 @pytest.mark.slow
 @every_layer
 def test_compiles(name):
+    torch.compiler.reset()
     layer, x = build(name), images()
     torch.testing.assert_close(
         torch.compile(copy.deepcopy(layer), fullgraph=True)(x), layer(x), rtol=1e-4, atol=1e-5
@@ -165,16 +163,58 @@ def test_dtype_argument(name):
     assert layer(images(dtype=torch.float64)).dtype == torch.float64
 
 
-@every_layer
-def test_macs_of_matrix_products_equal_a_count_of_real_runs(name):
-    """Torch counts two operations a multiply-accumulate, in matrix products and convolutions."""
-    from torch.utils.flop_counter import FlopCounterMode
+# Elementwise work that torch runs as a product, or that ``shared`` holds beside the products.
+MIXING = 3 * 4 * 6 * 30  # the outputs of four kernels, for three images
+ELEMENTWISE = {
+    "MDConv2d-batch": -36,  # the gate on the smaller factor, 6 x 6
+    "CondConv2d-features": 2 * MIXING,  # eight kernels
+    "DyConv2d-features": MIXING,
+}
 
-    layer = build(name)
-    layers = [layer] if name in ("MDConv2d-norm", "MDConv2d-last-norm") else [layer, layer.eval()]
-    for layer in layers:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            layer(images())
-        macs = layer.macs((6, 5))
-        ours = 3 * (macs.gate + macs.compose + macs.convolution) + macs.shared
-        assert counter.get_total_flops() == 2 * ours
+
+@every_layer
+@pytest.mark.parametrize("mode", [True, False])
+def test_macs_equal_a_count_of_real_runs(name, mode):
+    """Torch counts two operations a multiply-accumulate, in matrix products and convolutions."""
+    layer = build(name).train(mode)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        layer(images())
+    macs = layer.macs((6, 5))
+    products = 3 * (macs.gate + macs.compose + macs.convolution) + macs.shared
+    assert counter.get_total_flops() == 2 * (products + ELEMENTWISE.get(name, 0))
+
+
+def test_elementwise_macs_by_hand():
+    layer = MDConv2d(4, 6, 3, padding=1, depth=3, placement=("input", "middle", "output"))
+    pooling, pixels = 4 * 6 * 5, 6 * 5
+    assert layer.macs((6, 5)).other == pooling + pixels * (4 + 6 + 6 + 6)
+    layer.form = "compact"
+    # each middle gate scales a 6 x 6 layer; input and output scale the 6 x 4 x 3 x 3 kernel
+    assert layer.macs((6, 5)).other == pooling + 2 * 36 + 2 * 216
+    assert layer.macs((6, 5)).compose == 2 * 36 * 4 * 9
+    layer = DyConv2d(4, 6, 3, padding=1)
+    assert layer.macs((6, 5)).other == pooling
+    layer.on = "features"
+    assert layer.macs((6, 5)).other == pooling + 4 * 6 * pixels
+
+
+@pytest.mark.parametrize(
+    ("options", "shared", "compose"),
+    [
+        ({"placement": ()}, 36 * 36, 0),
+        ({"placement": ("output",)}, 36 * 36, 0),  # ungated factors are composed once
+        ({"placement": ("middle",)}, 0, 36 * 36),
+        # once a batch: the gate's two layers, its multiplication of a 6 x 6 layer, the composition
+        ({"placement": ("middle",), "when": "batch"}, 4 * 4 + 4 * 6 + 36 + 36 * 36, 0),
+    ],
+)
+def test_compact_macs_are_shared_where_gates_are(options, shared, compose):
+    layer = MDConv2d(4, 6, 3, padding=1, form="compact", **options)
+    macs = layer.macs((6, 5))
+    assert (macs.shared, macs.compose) == (shared, compose)
+
+
+def test_constant_gates_cost_nothing():
+    layer = MDConv2d(4, 6, 3, padding=1, when="training").eval()
+    assert layer.macs((6, 5)).gate == 0
+    assert layer.macs((6, 5)).other == 6 * 30  # the gating alone, no pooling

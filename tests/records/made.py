@@ -41,7 +41,7 @@ ARMS: dict[str, tuple[dict[str, Any] | None, int, int, int]] = {
 }
 
 
-def configuration(label: str) -> dict[str, Any]:
+def configuration(label: str, study: str) -> dict[str, Any]:
     width = 9.625 if label == "wide-2" else 8
     layer = ARMS[label][0] if label in ARMS else {"class": "my.Layer", "options": {"arm": label}}
     return {
@@ -51,7 +51,7 @@ def configuration(label: str) -> dict[str, Any]:
             "options": {"depth": 8, "width": width, "in_channels": 1, "num_classes": 10},
             "parameters": digest(label),
         },
-        "data": {"name": "fashion_mnist", "fingerprint": "9f5a1c"},
+        "data": {"name": "fashion_mnist", "fingerprint": digest(study)},
         "recipe": {"epochs": NUM_EPOCHS, "batch_size": 128, "lr": 0.1, "version": 1},
     }
 
@@ -62,7 +62,8 @@ def make_plan(labels: Sequence[str] = tuple(ARMS), **changes: Any) -> Plan:
         "question": "Does depth inside a convolution help, or only the parameters it brings?",
         "preset": "reference",
         "baseline": labels[0],
-        "arms": {label: configuration(label) for label in labels},
+        # Data of its own: studies that share trials would have to agree on what they gave.
+        "arms": {label: configuration(label, changes.get("name", "depth")) for label in labels},
     }
     if "gated-2" in labels and "wide-2" in labels:
         fields["notes"] = {"wide-2": "control: the training parameters of gated-2"}

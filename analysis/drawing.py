@@ -1,0 +1,89 @@
+"""How figures look, and how they become bytes: equal numbers give equal bytes in every process."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import matplotlib
+from matplotlib import ft2font, style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+INK, SOFT, FAINT, RULE = "#22272b", "#5f6b73", "#a9b3b9", "#e3e7ea"
+PALETTE = ("#5f6b73", "#0b6aa2", "#c1531b", "#4d7c2f", "#7a4a95", "#a08110", "#0f7f79")
+
+# Complete with rcdefaults: a user's matplotlibrc must not reach the report.
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 8.0,
+    "text.color": INK,
+    "axes.titlesize": 8.0,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.labelsize": 8.0,
+    "axes.labelcolor": SOFT,
+    "axes.edgecolor": FAINT,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.unicode_minus": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": SOFT,
+    "ytick.labelcolor": SOFT,
+    "xtick.labelsize": 7.0,
+    "ytick.labelsize": 7.0,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 0.0,
+    "xtick.major.width": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",  # letters as outlines: no reader needs the font
+    "svg.hashsalt": "overconv",
+}
+PNG_DPI = 200
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure in two layouts, for a page and for a narrow screen; the PNG is of the wide one."""
+
+    wide: bytes
+    narrow: bytes
+    png: bytes
+
+
+def draw(make: Callable[[bool], Figure]) -> Drawing:
+    """The bytes of the figure that ``make`` returns, given whether it is to be narrow."""
+    with style.context(STYLE, after_reset=True):
+        wide, narrow = make(False), make(True)
+        svg = {"format": "svg", "metadata": {"Date": None, "Creator": None}}
+        png = {"format": "png", "dpi": PNG_DPI, "metadata": {"Software": None}}
+        return Drawing(
+            wide=_bytes(FigureCanvasSVG(wide), **svg),
+            narrow=_bytes(FigureCanvasSVG(narrow), **svg),
+            png=_bytes(FigureCanvasAgg(wide), **png),
+        )
+
+
+def versions() -> dict[str, str]:
+    """What decides a figure's bytes besides its numbers."""
+    return {
+        "matplotlib": matplotlib.__version__,
+        "freetype": ft2font.__freetype_version__,
+        "pillow": version("pillow"),
+    }
+
+
+def _bytes(canvas: FigureCanvasAgg | FigureCanvasSVG, **options) -> bytes:
+    file = io.BytesIO()
+    canvas.figure.savefig(file, **options)
+    return file.getvalue()

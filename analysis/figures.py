@@ -1,0 +1,171 @@
+"""The figures of a study, from its records to their bytes and the words that go with them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.axes import draw_convergence, draw_costs, draw_differences
+from analysis.drawing import PALETTE, SOFT, Drawing, draw
+from analysis.frames import Frames
+from analysis.statistics import paired_differences
+from analysis.summary import MEASURE, ArmSummary, summarise
+
+CURVE = "validation_accuracy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFigure:
+    """A figure of a study, with the words that belong to it and the numbers that it shows."""
+
+    name: str
+    title: str
+    caption: str
+    drawing: Drawing
+    numbers: object
+
+
+def study_figures(frames: Frames) -> list[StudyFigure]:
+    """All figures that the records of a study allow: none of those that would be empty."""
+    summaries = summarise(frames)
+    made = [_differences(frames, summaries), _costs(frames, summaries), _convergence(frames)]
+    return [figure for figure in made if figure is not None]
+
+
+def _differences(frames: Frames, summaries: Sequence[ArmSummary]) -> StudyFigure | None:
+    shown = [s for s in summaries if s.difference]
+    if not any(s.difference and s.difference.estimate for s in shown):
+        return None
+    baseline = frames.by_block(frames.plan.baseline, MEASURE)
+    points = {
+        s.label: [100 * d for d in paired_differences(frames.by_block(s.label, MEASURE), baseline)]
+        for s in shown
+        if s.difference and s.difference.estimate
+    }
+    margins = {c.margin for c in frames.plan.claims if c.measure == MEASURE}
+    margin = 100 * margins.pop() if len(margins) == 1 else None
+    colours = colours_of(summaries)
+
+    def make(narrow: bool) -> Figure:
+        figure, [axes] = _figure(narrow, rows=0.55 + 0.27 * len(shown))
+        draw_differences(axes, shown, points, colours, margin)
+        axes.set_xlabel(f"test accuracy minus that of {frames.plan.baseline}, points")
+        return figure
+
+    zone = f" Shaded: less than the declared margin of {margin:g} points." if margin else ""
+    return StudyFigure(
+        name="differences",
+        title=f"Difference to {frames.plan.baseline}",
+        caption="Diamond and bar: mean paired difference with its 95 % interval, each comparison "
+        f"on its own. Dots: the single blocks.{zone}",
+        drawing=draw(make),
+        numbers=[points, {s.label: _ends(s) for s in shown}, margin],
+    )
+
+
+def _costs(frames: Frames, summaries: Sequence[ArmSummary]) -> StudyFigure | None:
+    shown = [s for s in summaries if s.value and "parameters_training" in s.costs]
+    if not shown:
+        return None
+    points = {s.label: (100 * frames.by_block(s.label, MEASURE)).tolist() for s in shown}
+    colours = colours_of(summaries)
+    layers = {s.layer: colours[s.label] for s in shown}
+
+    def make(narrow: bool) -> Figure:
+        figure, [axes] = _figure(narrow, rows=3.0 if narrow else 3.4)
+        draw_costs(axes, shown, points, colours)
+        axes.set_xlabel("parameters, log scale")
+        axes.set_ylabel("test accuracy, %")
+        handles = [
+            Line2D([], [], ls="", marker="o", ms=5, color=colour, label=layer)
+            for layer, colour in layers.items()
+        ]
+        axes.legend(
+            handles=handles,
+            loc="lower left",
+            bbox_to_anchor=(0, 1.0),
+            ncols=len(layers),
+            handletextpad=0.1,
+            columnspacing=1.2,
+            borderaxespad=0.2,
+        )
+        return figure
+
+    return StudyFigure(
+        name="costs",
+        title="Accuracy against parameters",
+        caption="Filled: parameters while training; hollow, joined to it: parameters deployed, "
+        "where they are fewer. Large: mean over the blocks. Small: the single blocks.",
+        drawing=draw(make),
+        numbers=[points, {s.label: s.costs for s in shown}],
+    )
+
+
+def _convergence(frames: Frames) -> StudyFigure | None:
+    rows = frames.curves[frames.curves["measure"] == CURVE]
+    labels = [label for label in frames.plan.arms if (rows["label"] == label).any()]
+    if not labels:
+        return None
+    wide = {
+        label: 100
+        * rows[rows["label"] == label].pivot(index="epoch", columns="block", values="value")
+        for label in labels
+    }
+    baseline, colours = frames.plan.baseline, colours_of(summarise(frames))
+
+    def make(narrow: bool) -> Figure:
+        columns = 2 if narrow else 4
+        height = 1.25 * -(-len(labels) // columns) + 0.3
+        figure, panels = _figure(narrow, height, len(labels), columns)
+        for label, axes in zip(labels, panels, strict=True):
+            against = None if label == baseline else wide.get(baseline)
+            draw_convergence(axes, wide[label], colours[label], against)
+            axes.set_title(label)
+        figure.supxlabel("epoch", fontsize=8, color=SOFT)
+        figure.supylabel("validation accuracy, %", fontsize=8, color=SOFT)
+        return figure
+
+    ended = ""
+    if (frames.cells["outcome"] == "diverged").any():
+        ended = " A block that diverged ends there, and the mean with it."
+    return StudyFigure(
+        name="convergence",
+        title="Convergence",
+        caption="Validation accuracy after each epoch. Thin: every block. Thick: their mean. "
+        f"Dashed: the mean of {baseline}. All panels have the same axes.{ended}",
+        drawing=draw(make),
+        numbers={label: frame.T.to_numpy().tolist() for label, frame in wide.items()},
+    )
+
+
+def colours_of(summaries: Sequence[ArmSummary]) -> dict[str, str]:
+    """A colour an arm, the same for arms of one layer class; the plain convolution is grey."""
+    layers = list(dict.fromkeys(["Conv2d", *(s.layer for s in summaries)]))
+    colours = {
+        layer: PALETTE[0] if index == 0 else PALETTE[1 + (index - 1) % (len(PALETTE) - 1)]
+        for index, layer in enumerate(layers)
+    }
+    return {s.label: colours[s.layer] for s in summaries}
+
+
+def _figure(
+    narrow: bool, rows: float, num_panels: int = 1, columns: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """A figure ``rows`` inches high, and its panels, whose axes are shared."""
+    figure = Figure(figsize=(3.5 if narrow else 7.2, rows), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    num_rows = -(-num_panels // columns)
+    grid = figure.subplots(num_rows, columns, sharex=True, sharey=True, squeeze=False)
+    panels, spare = grid.flat[:num_panels], grid.flat[num_panels:]
+    for axes in spare:
+        axes.remove()
+    for axes in panels[max(0, num_panels - columns) :]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
+    return figure, list(panels)
+
+
+def _ends(s: ArmSummary) -> list[float | None]:
+    found = s.difference and s.difference.estimate
+    return [found.mean, found.low, found.high] if found else []

@@ -1,0 +1,1 @@
+"""What layers, networks and the training loop cost, measured."""

@@ -1,0 +1,40 @@
+"""The command line: `python -m benchmark loop`. Exit status: 0 done, 2 usage or bad input."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from benchmark.loop import measure
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    top = Parser(prog="python -m benchmark", description="Measure what things cost.")
+    commands = top.add_subparsers(required=True, metavar="command", parser_class=Parser)
+    text = "Overhead of the training loop over the bare forward, backward and optimiser step."
+    loop = commands.add_parser("loop", help=text, description=text)
+    loop.add_argument("--rounds", type=int, default=30, metavar="N", help="pairs (default: 30)")
+    loop.add_argument("--width", type=float, default=8.0, help="of the ResNet-8 (default: 8)")
+    loop.add_argument("--batch-size", type=int, default=128, metavar="B", help="default: 128")
+    options = top.parse_args(arguments)
+    try:
+        found = measure(rounds=options.rounds, width=options.width, batch_size=options.batch_size)
+    except ValueError as error:
+        print(f"python -m benchmark: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"training loop / bare step on the same batches: {found['ratio_minimum']:.4f} (minimum), "
+        f"{found['ratio_p20']:.4f} (20th percentile) over {options.rounds} interleaved pairs; "
+        f"a bare step takes {found['milliseconds_bare']:.2f} ms here"
+    )
+    print(json.dumps(found))
+    return 0

@@ -1,0 +1,246 @@
+"""The training loop. It knows a network as an ``nn.Module``, and draws from keyed streams alone."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from overconv.training.data import Augmentation, Dataset, Normalization, Split
+from overconv.training.recipe import Recipe
+from overconv.training.streams import KeyedDropout, key_dropout, stream
+
+EVALUATION_BATCH = 500
+
+OnEpoch = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What came of a training.
+
+    Attributes:
+        outcome: ``"diverged"`` if the training loss became infinite or no number.
+        metrics: Figures of the last epoch, never of the best one; accuracies are fractions. All
+            None if diverged.
+        curves: One value an epoch: ``train_loss`` and ``train_accuracy`` (means over the steps, as
+            trained: augmented, before each step), ``validation_loss``, ``validation_accuracy``,
+            ``lr`` of the last step, ``grad_norm`` (mean over the steps of the norm of all
+            gradients together).
+        correct: For each test example whether it was classified rightly; None if diverged.
+        seconds: One value an epoch of ``train`` and ``evaluate``.
+        diverged_at: ``epoch`` and ``step`` of the first loss that was not finite.
+    """
+
+    outcome: Literal["finished", "diverged"]
+    metrics: dict[str, float | None]
+    curves: dict[str, list[float]]
+    correct: np.ndarray | None
+    seconds: dict[str, list[float]]
+    diverged_at: dict[str, int] | None
+
+
+@dataclass
+class TrainState:
+    """All that changes as training goes on."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    dropouts: list[KeyedDropout]
+    epoch: int = 0
+    step: int = 0
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {"train": [], "evaluate": []})
+
+
+def train(
+    model: nn.Module,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    block: int,
+    device: str = "cpu",
+    on_epoch: OnEpoch | None = None,
+) -> Result:
+    """Train ``model``, in place, and test it once, at the end.
+
+    The same arguments give the same bits, in the same stratum. Split, order, augmentation and
+    dropout are those of ``block`` and do not depend on the model.
+
+    Args:
+        model: Maps (B, C, H, W) to logits (B, num_classes); already on ``device``.
+        dataset: Kept on ``device`` as uint8.
+        recipe: How to train.
+        block: Names the random streams.
+        device: ``"cpu"`` or a CUDA device.
+        on_epoch: Called after each epoch with its number and the new values of the curves.
+
+    Raises:
+        ValueError: Fewer training examples than a batch has; the model holds a dropout of an
+            unknown kind.
+        RuntimeError: Something drew from torch's global generator, so the training could not be
+            repeated.
+    """
+    splits = dataset.split(block, recipe.num_validation)
+    parts = {name: getattr(splits, name).to(device) for name in ("train", "validation", "test")}
+    steps_per_epoch = len(splits.train) // recipe.batch_size
+    if steps_per_epoch == 0:
+        raise ValueError(
+            f"batch_size={recipe.batch_size} is more than the {len(splits.train)} training "
+            f"examples of {dataset.name}"
+        )
+    state = TrainState(model, recipe.build_optimizer(model), key_dropout(model, block))
+    normalization = Normalization.of(dataset).to(device)
+    global_state = _global_state(device)
+    while state.epoch < recipe.epochs:
+        start = time.perf_counter()
+        losses = train_epoch(state, parts["train"], dataset, recipe, block, normalization, device)
+        if not torch.equal(_global_state(device), global_state):
+            raise RuntimeError(
+                "the model drew from torch's global generator while training: its draws could be "
+                "neither repeated nor shared by the arms of a block; use modules (nn.Dropout) "
+                "that the loop can key"
+            )
+        trained = time.perf_counter()
+        bad = (~losses.isfinite()).nonzero()
+        if len(bad):
+            at = {"epoch": state.epoch, "step": int(bad[0])}
+            return _diverged(state, at)
+        for schedule in recipe.schedules:
+            schedule.apply(model, (state.epoch + 1) / recipe.epochs)
+        loss, correct = evaluate(model, parts["validation"], normalization)
+        _note(state, validation_loss=loss, validation_accuracy=_share(correct))
+        state.seconds["train"].append(trained - start)
+        state.seconds["evaluate"].append(time.perf_counter() - trained)
+        state.epoch += 1
+        if on_epoch is not None:
+            newest = {name: values[-1] for name, values in state.curves.items()}
+            on_epoch(state.epoch - 1, newest)
+    test_loss, correct = evaluate(model, parts["test"], normalization)
+    final: dict[str, float | None] = {
+        "test_accuracy": _share(correct),
+        "test_loss": test_loss,
+        **{name: state.curves[name][-1] for name in _FINAL},
+    }
+    return Result(
+        outcome="finished", metrics=final, curves=state.curves, correct=correct.numpy(),
+        seconds=state.seconds, diverged_at=None,
+    )  # fmt: skip
+
+
+def _global_state(device: str) -> Tensor:
+    """State of torch's own generators, which nothing in a training may move."""
+    states = [torch.get_rng_state()]
+    if device.startswith("cuda"):
+        states.append(torch.cuda.get_rng_state(device))
+    return torch.cat(states)
+
+
+_FINAL = ("validation_accuracy", "validation_loss", "train_loss")
+
+
+def train_epoch(
+    state: TrainState,
+    split: Split,
+    dataset: Dataset,
+    recipe: Recipe,
+    block: int,
+    normalization: Normalization,
+    device: str,
+) -> Tensor:
+    """One pass over ``split``; returns the loss of each step. Nothing here waits for the device."""
+    batch_size, steps = recipe.batch_size, len(split) // recipe.batch_size
+    order = torch.from_numpy(stream(block, "order", state.epoch).permutation(len(split)))
+    order = order.to(device)
+    draws = Augmentation.draw(
+        block, state.epoch, len(dataset.labels_train),
+        crop_padding=recipe.crop_padding, flip=recipe.flip,
+    ).to(device)  # fmt: skip
+    augments = recipe.crop_padding > 0 or recipe.flip
+    losses = torch.empty(steps, device=device)
+    norms, hits = torch.empty_like(losses), torch.empty_like(losses)
+    rate = 0.0
+    state.model.train()
+    for index in range(steps):
+        chosen = order[index * batch_size : (index + 1) * batch_size]
+        images, labels = split.images[chosen], split.labels[chosen]
+        if augments:
+            images = draws.apply(images, split.numbers[chosen])
+        rate = _prepare_step(state, recipe, steps)
+        logits = state.model(normalization.apply(images))
+        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        state.optimizer.step()
+        with torch.no_grad():
+            losses[index] = loss
+            hits[index] = (logits.argmax(1) == labels).sum()
+            norms[index] = grad_norm(state.model)
+        state.step += 1
+    _note(
+        state,
+        train_loss=losses.double().mean().item(),
+        train_accuracy=(hits.double().sum() / (steps * batch_size)).item(),
+        lr=rate,
+        grad_norm=norms.double().mean().item(),
+    )
+    return losses
+
+
+def _prepare_step(state: TrainState, recipe: Recipe, steps_per_epoch: int) -> float:
+    """Learning rate, temperatures and dropout of the coming step."""
+    rate = recipe.rate(state.step, steps_per_epoch)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    for schedule in recipe.schedules:
+        schedule.apply(state.model, state.step / (recipe.epochs * steps_per_epoch))
+    for dropout in state.dropouts:
+        dropout.step, dropout.calls = state.step, 0
+    return rate
+
+
+def grad_norm(model: nn.Module) -> Tensor:
+    """Euclidean norm of all gradients together; nothing is read back from the device."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients, foreach=True)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: Split, normalization: Normalization) -> tuple[float, Tensor]:
+    """Mean cross-entropy, and for each example whether it was classified rightly, on the CPU.
+
+    An empty split has a loss of NaN.
+    """
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64, device=split.labels.device)
+    correct = []
+    for start in range(0, len(split), EVALUATION_BATCH):
+        labels = split.labels[start : start + EVALUATION_BATCH]
+        logits = model(normalization.apply(split.images[start : start + EVALUATION_BATCH]))
+        total += F.cross_entropy(logits, labels, reduction="sum").double()
+        correct.append(logits.argmax(1) == labels)
+    if not correct:
+        return float("nan"), torch.zeros(0, dtype=torch.bool)
+    return total.item() / len(split), torch.cat(correct).cpu()
+
+
+def _share(correct: Tensor) -> float:
+    return correct.double().mean().item() if len(correct) else float("nan")
+
+
+def _note(state: TrainState, **values: float) -> None:
+    for name, value in values.items():
+        state.curves.setdefault(name, []).append(value)
+
+
+def _diverged(state: TrainState, at: dict[str, int]) -> Result:
+    _note(state, validation_loss=float("nan"), validation_accuracy=float("nan"))
+    names = ("test_accuracy", "test_loss", *_FINAL)
+    return Result(
+        outcome="diverged", metrics=dict.fromkeys(names), curves=state.curves, correct=None,
+        seconds=state.seconds, diverged_at=at,
+    )  # fmt: skip

@@ -1,0 +1,101 @@
+"""Random streams as counters: a draw depends on what it is for, never on what came before."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def stream(block: int, purpose: str, *index: int | str) -> np.random.Generator:
+    """The generator of one purpose in one block.
+
+    Counter-based (Philox) with a key of 128 bits hashed from the arguments, so streams of
+    different purposes, epochs or steps do not overlap, and none has a state to be kept.
+    """
+    key = hashlib.sha256(json.dumps([block, purpose, *index]).encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little")))
+
+
+@contextmanager
+def seeded(block: int, purpose: str, *index: int | str) -> Iterator[None]:
+    """Within: torch's global CPU generator stands at the start of this stream; restored after.
+
+    For initialisation, which draws from the global generator. That one keeps 32 bits of a seed,
+    so of some 65,000 streams two may be expected to be equal; a network has a few dozen.
+    """
+    seed = int(stream(block, purpose, *index).integers(2**32))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+class KeyedDropout(nn.Module):
+    r"""Dropout whose mask is a function of block, module, step and place in the batch.
+
+    .. math:: y = x \odot m / (1 - p), \qquad m \sim \mathrm{Bernoulli}(1 - p)
+
+    The mask is drawn on the CPU for the whole batch, so it is the same on every device.
+
+    Args:
+        p: Probability of zero.
+        block, name: Name the stream.
+        whole_channels: Whether the mask has one value a sample and channel, or one a value.
+
+    Shape:
+        (B, C, ...) -> the same
+    """
+
+    def __init__(self, p: float, block: int, name: str, *, whole_channels: bool) -> None:
+        super().__init__()
+        self.p, self.block, self.name, self.whole_channels = p, block, name, whole_channels
+        self.step = self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        shape = x.shape[:2] + (1,) * (x.dim() - 2) if self.whole_channels else x.shape
+        generator = stream(self.block, "dropout", self.name, self.step, self.calls)
+        self.calls += 1  # a module that is shared draws anew at each of its places
+        kept = torch.from_numpy(generator.random(tuple(shape), dtype=np.float32) >= self.p)
+        return x * (kept.to(x.device, x.dtype) / max(1 - self.p, 1e-12))
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, whole_channels={self.whole_channels}"
+
+
+_DROPOUTS = {
+    nn.Dropout: False,
+    nn.Dropout1d: True,
+    nn.Dropout2d: True,
+    nn.Dropout3d: True,
+}
+
+
+def key_dropout(model: nn.Module, block: int) -> list[KeyedDropout]:
+    """Put a :class:`KeyedDropout` in the place of every dropout of ``model``, in place.
+
+    Raises:
+        ValueError: ``model`` has a dropout of another kind, which would draw from the global
+            generator; the message names it.
+    """
+    keyed: dict[nn.Module, KeyedDropout] = {}
+    for name, module in list(model.named_modules()):
+        if type(module) in _DROPOUTS:
+            whole = _DROPOUTS[type(module)]
+            keyed[module] = KeyedDropout(module.p, block, name, whole_channels=whole).train(
+                module.training
+            )
+        elif isinstance(module, nn.modules.dropout._DropoutNd):
+            allowed = ", ".join(kind.__name__ for kind in _DROPOUTS)
+            raise ValueError(f"{name!r} is a {type(module).__name__}; allowed: {allowed}")
+    for module in list(model.modules()):
+        for name, child in module._modules.items():  # a shared child under all of its names
+            if child is not None and child in keyed:
+                setattr(module, name, keyed[child])
+    if model in keyed:
+        raise ValueError("the model is itself a dropout; allowed: a network that holds one")
+    return list(keyed.values())

@@ -1,0 +1,1 @@
+"""The report: tables, figures and one page, made from records alone. Never loads torch."""

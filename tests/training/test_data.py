@@ -1,0 +1,229 @@
+"""Data: read whole or refused, split by block, augmented by example."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from overconv.training import data
+from overconv.training.data import Augmentation, Normalization, load, read_idx
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+
+
+def idx(values: np.ndarray) -> bytes:
+    shape = struct.pack(f">{values.ndim}I", *values.shape)
+    return bytes([0, 0, 8, values.ndim]) + shape + values.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A small data set in Fashion-MNIST's format, and no other place to find one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("OVERCONV_DATA", raising=False)
+    root = tmp_path / "data"
+    root.mkdir()
+    random = np.random.default_rng(0)
+    for part, count in (("train", 30), ("t10k", 10)):
+        images = random.integers(0, 256, (count, 28, 28))
+        labels = random.integers(0, 10, count)
+        (root / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+        (root / f"{part}-labels-idx1-ubyte").write_bytes(idx(labels))
+    return root
+
+
+def test_digits_are_there():
+    digits = load("digits")
+    assert digits.images_train.shape == (1347, 1, 8, 8)
+    assert digits.images_test.shape == (450, 1, 8, 8)
+    assert digits.images_train.dtype == torch.uint8
+    assert digits.images_train.max() == 240
+    assert set(digits.labels_test.tolist()) == set(range(10))
+    assert load("digits").fingerprint == digits.fingerprint
+
+
+def test_idx_files_are_read(folder):
+    found = load("fashion_mnist", folder)
+    assert found.images_train.shape == (30, 1, 28, 28)
+    assert found.labels_test.dtype == torch.int64
+    raw = gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())
+    assert found.images_test.numpy().tobytes() == raw[16:]
+
+
+def test_one_pixel_changes_the_fingerprint(folder):
+    first = load("fashion_mnist", folder).fingerprint
+    path = folder / "train-images-idx3-ubyte.gz"
+    raw = bytearray(gzip.decompress(path.read_bytes()))
+    raw[-1] ^= 1
+    path.write_bytes(gzip.compress(bytes(raw)))
+    assert load("fashion_mnist", folder).fingerprint != first
+
+
+def test_places_are_searched_in_order(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("OVERCONV_DATA", str(folder))
+    assert len(load("fashion_mnist", tmp_path / "elsewhere").labels_train) == 30
+    below = tmp_path / "root" / "FashionMNIST"
+    below.mkdir(parents=True)
+    (below / "raw").symlink_to(folder)
+    monkeypatch.delenv("OVERCONV_DATA")
+    assert len(load("fashion_mnist", tmp_path / "root").labels_train) == 30
+
+
+def test_a_missing_set_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "places", lambda root: [Path(root)] * 4)
+    with pytest.raises(ValueError, match="none of .*nowhere.*apt-get install dataset-fashion"):
+        load("fashion_mnist", tmp_path / "nowhere")
+
+
+def test_an_unknown_set_is_named():
+    with pytest.raises(ValueError, match="no data set 'mnits'; allowed: digits, fashion_mnist"):
+        load("mnits")
+
+
+@pytest.mark.parametrize("keep", [0, 3, 10, 100, -1])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_file_cut_short_is_named(keep, compressed, folder):
+    name = "train-images-idx3-ubyte.gz" if compressed else "train-labels-idx1-ubyte"
+    path = folder / name
+    path.write_bytes(path.read_bytes()[: min(keep, 20) if not compressed else keep])
+    with pytest.raises(ValueError, match=name):
+        load("fashion_mnist", folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<html>not found</html>", "no idx file of bytes"),
+        (idx(np.zeros((5, 3, 3))) + b"more", "49 values for"),
+        (idx(np.zeros(5)), "do not fit"),
+        (idx(np.zeros((29, 28, 28))), "do not fit"),
+    ],
+)
+def test_a_corrupt_file_is_named(content, message, folder):
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(content))
+    with pytest.raises(ValueError, match=message):
+        load("fashion_mnist", folder)
+
+
+def test_bits_flipped_in_a_compressed_file_are_noticed(folder):
+    path = folder / "train-images-idx3-ubyte.gz"
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 0xFF
+    path.write_bytes(bytes(raw))
+    with pytest.raises(ValueError, match="corrupt"):
+        read_idx(path)
+
+
+def test_a_label_out_of_range_is_refused(folder):
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx(np.full(30, 10)))
+    with pytest.raises(ValueError, match="a label is 10; allowed: 0 to 9"):
+        load("fashion_mnist", folder)
+
+
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason="Fashion-MNIST is not installed")
+def test_fashion_mnist_is_whole():
+    found = load("fashion_mnist")
+    assert found.images_train.shape == (60_000, 1, 28, 28)
+    assert torch.bincount(found.labels_train).tolist() == [6000] * 10
+    assert torch.bincount(found.labels_test).tolist() == [1000] * 10
+
+
+# Splits.
+
+
+def test_a_split_partitions_the_training_part():
+    digits = load("digits")
+    splits = digits.split(block=4, num_validation=100)
+    together = torch.cat([splits.train.numbers, splits.validation.numbers])
+    assert together.sort()[0].tolist() == list(range(1347))
+    assert len(splits.validation) == 100
+    for split in (splits.train, splits.validation):
+        assert torch.equal(split.images, digits.images_train[split.numbers])
+        assert torch.equal(split.labels, digits.labels_train[split.numbers])
+
+
+def test_blocks_set_aside_others_and_test_on_the_same():
+    digits = load("digits")
+    one, two, again = (digits.split(block, 100) for block in (1, 2, 1))
+    assert torch.equal(one.validation.numbers, again.validation.numbers)
+    assert not torch.equal(one.validation.numbers, two.validation.numbers)
+    assert torch.equal(one.test.images, two.test.images)
+
+
+@pytest.mark.parametrize("num_validation", [-1, 1347, 2000])
+def test_a_split_leaves_something_to_train_on(num_validation):
+    with pytest.raises(ValueError, match="allowed: from 0 to 1346"):
+        load("digits").split(0, num_validation)
+
+
+# Augmentation.
+
+
+def by_hand(image: np.ndarray, shift: list[int], flip: bool, padding: int) -> np.ndarray:
+    """Mirror, pad by zeros, cut out; one pixel at a time."""
+    channels, high, wide = image.shape
+    out = np.zeros_like(image)
+    for c in range(channels):
+        for row in range(high):
+            for column in range(wide):
+                r, k = row + shift[0] - padding, column + shift[1] - padding
+                if 0 <= r < high and 0 <= k < wide:
+                    out[c, row, column] = image[c, r, wide - 1 - k if flip else k]
+    return out
+
+
+@pytest.mark.parametrize("padding", [0, 1, 3])
+@pytest.mark.parametrize("flip", [False, True])
+def test_augmentation_is_its_definition(padding, flip):
+    images = torch.randint(1, 256, (40, 2, 6, 5)).to(torch.uint8)
+    numbers = torch.randperm(100)[:40]
+    draws = Augmentation.draw(3, 2, 100, crop_padding=padding, flip=flip)
+    found = draws.apply(images, numbers)
+    for place, number in enumerate(numbers.tolist()):
+        expected = by_hand(
+            images[place].numpy(), draws.shifts[number].tolist(), bool(draws.flips[number]), padding
+        )
+        assert np.array_equal(found[place].numpy(), expected)
+
+
+def test_augmentation_is_by_example_not_by_place():
+    """The planted defect, draws by place in the batch, fails here."""
+    images = torch.randint(1, 256, (50, 1, 8, 8)).to(torch.uint8)
+    numbers = torch.arange(50)
+    draws = Augmentation.draw(0, 0, 50, crop_padding=2, flip=True)
+    whole = draws.apply(images, numbers)
+    order = torch.randperm(50)
+    assert torch.equal(draws.apply(images[order], numbers[order]), whole[order])
+    assert torch.equal(draws.apply(images[20:30], numbers[20:30]), whole[20:30])
+    planted = torch.cat([draws.apply(images[i : i + 10], numbers[:10]) for i in range(0, 50, 10)])
+    assert not torch.equal(planted, whole)
+
+
+def test_draws_are_uniform_and_differ_between_epochs_and_blocks():
+    draws = Augmentation.draw(0, 0, 30_000, crop_padding=2, flip=True)
+    for axis in (0, 1):
+        counts = torch.bincount(draws.shifts[:, axis], minlength=5).double()
+        assert (counts / 30_000 - 0.2).abs().max() < 0.015
+    assert draws.flips.double().mean().item() == pytest.approx(0.5, abs=0.015)
+    for other in ((0, 1), (1, 0)):
+        more = Augmentation.draw(*other, 30_000, crop_padding=2, flip=True)
+        assert not torch.equal(more.shifts, draws.shifts)
+        assert not torch.equal(more.flips, draws.flips)
+
+
+def test_an_option_does_not_move_the_others_draws():
+    plain = Augmentation.draw(0, 0, 500, crop_padding=2, flip=False)
+    both = Augmentation.draw(0, 0, 500, crop_padding=2, flip=True)
+    assert torch.equal(plain.shifts, both.shifts)
+    assert not plain.flips.any()
+
+
+def test_normalization_is_of_the_training_part():
+    digits = load("digits")
+    x = Normalization.of(digits).apply(digits.images_train)
+    assert x.dtype == torch.float32
+    assert x.mean().item() == pytest.approx(0, abs=1e-5)
+    assert x.std(correction=0).item() == pytest.approx(1, abs=1e-5)

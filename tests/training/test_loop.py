@@ -1,0 +1,231 @@
+"""The loop: repeatable to the bit, blind to the model's random draws, honest at the end."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from overconv.training import loop
+from overconv.training.data import Dataset, Normalization
+from overconv.training.loop import evaluate, grad_norm, train
+from overconv.training.recipe import Recipe
+from overconv.training.streams import seeded
+
+RECIPE = Recipe(epochs=2, batch_size=32, lr=0.05, crop_padding=1, flip=True, num_validation=40)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (250,), generator=generator)
+    images = torch.randint(0, 120, (250, 1, 6, 6), generator=generator)
+    for index, label in enumerate(labels.tolist()):
+        images[index, :, 2 * label : 2 * label + 2] += 100
+    images = images.to(torch.uint8)
+    return Dataset("made", images[:180], labels[:180], images[180:], labels[180:], 3, "made")
+
+
+def network(dropout: float = 0.0) -> nn.Module:
+    with seeded(0, "init"):
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(dropout),
+            nn.Linear(144, 3),
+        )
+
+
+class Listener(nn.Module):
+    """Passes on, and keeps what it was given while training."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner, self.heard = inner, []
+
+    def forward(self, x):
+        if self.training:
+            self.heard.append(x.detach().clone())
+        return self.inner(x)
+
+
+def same(first, second) -> bool:
+    return (
+        first.metrics == second.metrics
+        and first.curves == second.curves
+        and np.array_equal(first.correct, second.correct)
+    )
+
+
+def test_the_same_training_gives_the_same_bits(dataset):
+    torch.manual_seed(1)
+    first = train(network(0.3), dataset, RECIPE, block=0)
+    torch.manual_seed(2)
+    assert same(train(network(0.3), dataset, RECIPE, block=0), first)
+    assert not same(train(network(0.3), dataset, RECIPE, block=1), first)
+
+
+def test_what_reaches_the_network_does_not_depend_on_it(dataset):
+    small, large = Listener(network()), Listener(nn.Sequential(network(0.5), nn.Linear(3, 3)))
+    train(small, dataset, RECIPE, block=0)
+    train(large, dataset, RECIPE, block=0)
+    assert len(small.heard) == 2 * (140 // 32)
+    assert all(torch.equal(a, b) for a, b in zip(small.heard, large.heard, strict=True))
+
+
+def test_an_epoch_sees_each_example_once(dataset):
+    recipe = dataclasses.replace(RECIPE, crop_padding=0, flip=False, batch_size=35)
+    listener = Listener(network())
+    train(listener, dataset, recipe, block=0)
+    for epoch in (listener.heard[:4], listener.heard[4:]):
+        seen = torch.cat(epoch)
+        train_images = dataset.split(0, 40).train.images
+        expected = Normalization.of(dataset).apply(train_images)
+        assert torch.equal(seen.flatten(1).sort(0)[0], expected.flatten(1).sort(0)[0])
+    assert not torch.equal(torch.cat(listener.heard[:4]), torch.cat(listener.heard[4:]))
+
+
+class Draws(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, 0.5, self.training)
+
+
+def test_a_draw_from_the_global_generator_is_refused(dataset):
+    """The planted defect: dropout from torch's global state."""
+    with pytest.raises(RuntimeError, match="drew from torch's global generator"):
+        train(nn.Sequential(Draws(), network()), dataset, RECIPE, block=0)
+
+
+def by_hand(dataset: Dataset, recipe: Recipe) -> nn.Module:
+    """The same training without the loop: plain SGD with momentum, written out in float32."""
+    model, splits = network(), dataset.split(0, recipe.num_validation)
+    normalization = Normalization.of(dataset)
+    velocity = {}
+    step = 0
+    for epoch in range(recipe.epochs):
+        order = loop.stream(0, "order", epoch).permutation(len(splits.train))
+        for index in range(len(order) // recipe.batch_size):
+            chosen = order[index * recipe.batch_size : (index + 1) * recipe.batch_size]
+            x = normalization.apply(splits.train.images[chosen])
+            model.train().zero_grad()
+            F.cross_entropy(model(x), splits.train.labels[chosen]).backward()
+            rate = recipe.rate(step, len(order) // recipe.batch_size)
+            with torch.no_grad():
+                for name, p in model.named_parameters():
+                    g = p.grad + (recipe.weight_decay * p if p.dim() > 1 else 0)
+                    velocity[name] = g + recipe.momentum * velocity.get(name, torch.zeros_like(g))
+                    p -= rate * (g + recipe.momentum * velocity[name])
+            step += 1
+    return model
+
+
+def test_the_loop_is_its_definition(dataset):
+    recipe = dataclasses.replace(RECIPE, crop_padding=0, flip=False)
+    model = network()
+    result = train(model, dataset, recipe, block=0)
+    expected = by_hand(dataset, recipe).eval()
+    for found, wanted in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    x = Normalization.of(dataset).apply(dataset.images_test)
+    right = (expected(x).argmax(1) == dataset.labels_test).double().mean().item()
+    assert result.metrics["test_accuracy"] == pytest.approx(right, abs=0.03)
+
+
+def test_every_example_is_evaluated(dataset, monkeypatch):
+    """A last batch left out of evaluation, the planted defect, changes all of this."""
+    monkeypatch.setattr(loop, "EVALUATION_BATCH", 32)  # 70 test examples: 32, 32, 6
+    test = dataset.split(0, 0).test
+    model, normalization = network().eval(), Normalization.of(dataset)
+    loss, correct = evaluate(model, test, normalization)
+    logits = model(normalization.apply(test.images))
+    assert len(correct) == 70
+    assert torch.equal(correct, logits.argmax(1) == test.labels)
+    assert loss == pytest.approx(F.cross_entropy(logits, test.labels).item(), rel=1e-5)
+
+
+def test_curves_and_metrics(dataset):
+    told = []
+    result = train(
+        network(), dataset, RECIPE, block=0, on_epoch=lambda e, values: told.append((e, values))
+    )
+    assert {len(curve) for curve in result.curves.values()} == {2}
+    assert [epoch for epoch, _ in told] == [0, 1]
+    assert told[1][1]["train_loss"] == result.metrics["train_loss"]
+    assert result.metrics["test_accuracy"] == result.correct.mean()
+    assert result.curves["lr"][1] < result.curves["lr"][0]
+    assert len(result.correct) == 70
+    assert result.curves["validation_accuracy"][-1] == result.metrics["validation_accuracy"]
+
+
+def test_the_norm_is_of_all_gradients_together():
+    model = network()
+    model(torch.randn(4, 1, 6, 6)).square().sum().backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+    torch.testing.assert_close(grad_norm(model), expected)
+
+
+def test_the_test_set_is_scored_once_at_the_end(dataset, monkeypatch):
+    scored = []
+    genuine = loop.evaluate
+
+    def spy(model, split, normalization):
+        scored.append(len(split))
+        return genuine(model, split, normalization)
+
+    monkeypatch.setattr(loop, "evaluate", spy)
+    train(network(), dataset, RECIPE, block=0)
+    assert scored == [40, 40, 70]
+
+
+@pytest.mark.parametrize("lr", [1e30, 1e38])
+def test_divergence_is_an_outcome(lr, dataset):
+    result = train(network(), dataset, dataclasses.replace(RECIPE, lr=lr), block=0)
+    assert result.outcome == "diverged"
+    assert result.correct is None
+    assert set(result.metrics.values()) == {None}
+    assert result.diverged_at["epoch"] == 0
+    assert result.diverged_at["step"] >= 1
+
+
+class Recorder:
+    def __init__(self):
+        self.heard = []
+
+    def apply(self, model, progress):
+        self.heard.append(progress)
+
+
+def test_schedules_hear_the_progress(dataset):
+    recorder = Recorder()
+    train(network(), dataset, dataclasses.replace(RECIPE, schedules=(recorder,)), block=0)
+    assert recorder.heard == [0, 0.125, 0.25, 0.375, 0.5, 0.5, 0.625, 0.75, 0.875, 1.0]
+
+
+def test_a_batch_larger_than_the_data_is_refused(dataset):
+    with pytest.raises(ValueError, match="batch_size=200 is more than the 140 training examples"):
+        train(network(), dataset, dataclasses.replace(RECIPE, batch_size=200), block=0)
+
+
+def test_without_validation_there_is_no_validation_figure(dataset):
+    result = train(network(), dataset, dataclasses.replace(RECIPE, num_validation=0), block=0)
+    assert np.isnan(result.metrics["validation_accuracy"])
+    assert result.outcome == "finished"
+
+
+@pytest.mark.gpu
+def test_on_cuda_the_same_training_gives_the_same_bits(dataset):
+    first = train(network(0.3).cuda(), dataset, RECIPE, block=0, device="cuda")
+    again = train(network(0.3).cuda(), dataset, RECIPE, block=0, device="cuda")
+    assert same(again, first)
+
+
+@pytest.mark.gpu
+def test_on_cuda_the_same_examples_reach_the_network(dataset):
+    here, there = Listener(network()), Listener(network().cuda())
+    train(here, dataset, RECIPE, block=0)
+    train(there, dataset, RECIPE, block=0, device="cuda")
+    assert all(torch.equal(a, b.cpu()) for a, b in zip(here.heard, there.heard, strict=True))
