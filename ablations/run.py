@@ -13,8 +13,6 @@ from ablations.progress import Progress, duration
 from ablations.schedule import Job, Schedule, differences, schedule
 from ablations.study import Study
 from ablations.trial import Cell, Setting, estimate_seconds, resolve, run_trial
-from analysis.frames import study_frames
-from analysis.tables import study_table
 from overconv.training.data import load
 from overconv.training.environment import describe_stratum, source_digest
 from records.plan import Plan
@@ -54,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     store.save_plan(plan)
     num_failed = _run_jobs(cells, work.todo, setting, environment, store, options)
-    print(study_table(study_frames(plan, store)).to_text())
+    _show(plan, store)
     return 1 if num_failed else 0
 
 
@@ -66,11 +64,14 @@ def run_planned_trial(options: argparse.Namespace) -> int:
     if options.arm not in study.arms:
         raise ValueError(f"no arm {options.arm!r}; arms: {', '.join(study.arms)}")
     store = Store(options.results)
-    cell = resolve(study, setting)[options.arm]
+    cell = resolve(study, setting, [options.arm])[options.arm]
     stratum, environment = resolve_stratum(store, _environment(options, setting))
     found = f"{cell.trial(options.block)}/{stratum}"
     if found != options.expect:
-        raise ValueError(f"the planned trial is {options.expect}, here it would be {found}")
+        raise ValueError(
+            f"{options.arm} block {options.block} was planned as {options.expect} and is {found} "
+            "here: the source, the data or the machine has changed since; run again"
+        )
 
     def on_epoch(epoch: int, values: dict[str, float]) -> None:
         say({"epoch": epoch, "values": values})
@@ -178,6 +179,14 @@ def _run_jobs(
         return run_spawned(jobs, command, listener, workers=options.workers)
     finally:
         listener.close()
+
+
+def _show(plan: Plan, store: Store) -> None:
+    # Here, since a worker has no use for pandas and scipy, and would wait for them.
+    from analysis.frames import study_frames
+    from analysis.tables import study_table
+
+    print(study_table(study_frames(plan, store)).to_text())
 
 
 def _announce(

@@ -5,7 +5,7 @@ The part of `ablations` that decides trained bits: its source belongs to the str
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -57,8 +57,10 @@ class Cell:
         return digest({**self.configuration, "block": block})
 
 
-def resolve(study: Study, setting: Setting) -> dict[str, Cell]:
-    """The cells of a study under a setting, by label.
+def resolve(
+    study: Study, setting: Setting, labels: Iterable[str] | None = None
+) -> dict[str, Cell]:
+    """The cells of a study under a setting, by label: of all arms, or of ``labels``.
 
     Raises:
         ValueError: An arm gives its network or recipe something they do not take, or its layer
@@ -81,7 +83,7 @@ def resolve(study: Study, setting: Setting) -> dict[str, Cell]:
                 raise ValueError(f"arm {label!r}: {error}") from error
         return cells[label]
 
-    return {label: resolve_arm(label) for label in study.arms}
+    return {label: resolve_arm(label) for label in (study.arms if labels is None else labels)}
 
 
 def _cell(label: str, arm: Arm, setting: Setting, resolve_other: Callable[[str], Cell]) -> Cell:
@@ -123,7 +125,11 @@ def _cell(label: str, arm: Arm, setting: Setting, resolve_other: Callable[[str],
             "start": None if arm.is_plain else arm.start,
         },
         "network": {**describe_call(network), "parameters": digest(shapes)},
-        "data": {"name": data.name, "fingerprint": data.fingerprint},
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "num_test": len(data.labels_test),  # so many are the bits of a record
+        },
         "recipe": {**describe(values), "version": RECIPE_VERSION},
     }
     costs = count_costs(built, torch.zeros(1, *data.images_train.shape[1:])).as_dict()

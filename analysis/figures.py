@@ -35,7 +35,7 @@ def study_figures(frames: Frames) -> list[StudyFigure]:
 
 
 def _differences(frames: Frames, summaries: Sequence[ArmSummary]) -> StudyFigure | None:
-    shown = [s for s in summaries if s.difference]
+    shown = [s for s in summaries if s.difference and s.num_trials]
     if not any(s.difference and s.difference.estimate for s in shown):
         return None
     baseline = frames.by_block(frames.plan.baseline, MEASURE)

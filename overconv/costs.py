@@ -62,7 +62,7 @@ class Costs:
         return self.training.parameters - self.deployed.parameters
 
     def as_dict(self) -> dict[str, int]:
-        """The figures by name, all plain integers; MACs and FLOPs with all their kinds."""
+        """The figures by name, plain integers; MACs and FLOPs are those of a batch of one image."""
         return {
             "parameters_training": self.training.parameters,
             "parameters_deployed": self.deployed.parameters,

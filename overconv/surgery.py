@@ -73,7 +73,7 @@ def select_convs(model: nn.Module, where: Where = "all_but_stem") -> dict[str, n
                     f"where selects {name!r}, a {type(conv).__name__}; only a module that is"
                     " exactly a torch.nn.Conv2d can be replaced"
                 )
-    elif where in WHERES:
+    elif isinstance(where, str) and where in WHERES:
         stem = next(iter(convs), None) if where == "all_but_stem" else None
         chosen = {
             name: conv

@@ -25,7 +25,7 @@ def setting(plan: Plan) -> Setting:
     """The configurations of ``plan``, told apart into what is shared and what is not."""
     network = {label: _network(arm) for label, arm in plan.arms.items()}
     recipe = {label: _options(arm.get("recipe")) for label, arm in plan.arms.items()}
-    data = {label: _options(arm.get("data")) for label, arm in plan.arms.items()}
+    data = {label: _data(arm) for label, arm in plan.arms.items()}
     layers: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
     for label, arm in plan.arms.items():
         layers[layer_name(arm)][label] = _layer(arm)
@@ -92,13 +92,19 @@ def origin(frames: Frames) -> Facts:
 
 
 def missing(frames: Frames) -> list[str]:
-    """The trials that blocks of the study still lack, an arm a line."""
-    lines = []
+    """The trials that blocks of the study still lack; arms that lack the same share a line."""
+    lacking: dict[str, list[str]] = defaultdict(list)
     for label in frames.plan.arms:
         have = set(frames.cells.loc[frames.cells["label"] == label, "block"])
-        if lacks := [block for block in frames.blocks if block not in have]:
-            lines.append(f"{label}: blocks {_ranges(lacks)}")
-    return lines
+        lacks = [block for block in frames.blocks if block not in have]
+        lacking[_ranges(lacks)].append(label)
+    lacking.pop("", None)
+    return [f"{', '.join(labels)}: blocks {blocks}" for blocks, labels in lacking.items()]
+
+
+def _data(arm: Mapping[str, Any]) -> dict[str, str]:
+    options = _options(arm.get("data"))
+    return {"": options.pop("name", "?"), **options}
 
 
 def _network(arm: Mapping[str, Any]) -> dict[str, str]:

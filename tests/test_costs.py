@@ -193,7 +193,9 @@ def test_nothing_is_computed_or_changed():
     assert all(parameter.device.type == "cpu" for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("layer", [MDConv2d, MAConv2d, DyConv2d, CondConv2d])
+@pytest.mark.parametrize(
+    "layer", [MDConv2d, MAConv2d, DyConv2d, CondConv2d, partial(MDConv2d, when="training")]
+)
 def test_batch_device_dtype_and_mode_do_not_matter(layer):
     model = ResNet(8, 4, conv=layer)
     costs = count_costs(model, IMAGE)

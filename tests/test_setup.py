@@ -118,13 +118,19 @@ def test_a_stamp_without_its_interpreter_counts_for_nothing(checkout):
     assert "pip install" in run("make", "-n", "lint", cwd=checkout).stdout
 
 
-def test_an_old_python_is_refused_in_one_line(checkout):
+@pytest.mark.parametrize("number", ["3.9.2", "3.10.12"])
+def test_an_old_python_is_refused_in_one_line(checkout, number):
     shutil.rmtree(checkout / ".venv")
-    old = script(checkout / "old", 'test "$1" = -c && exit 1', "echo Python 3.9.2")
+    pretend = f"import sys; sys.version_info = tuple(map(int, '{number}'.split('.')))"
+    old = script(
+        checkout / "old",
+        f'test "$1" = --version && exec echo Python {number}',
+        f'test "$1" = -c && exec {sys.executable} -c "{pretend}; exec(sys.argv[1])" "$2"',
+        "exit 9",
+    )
     made = run("make", "setup", f"PYTHON={old}", cwd=checkout)
     assert made.returncode
-    assert "needs Python 3.11 or newer" in made.stderr
-    assert "Python 3.9.2" in made.stderr
+    assert f"overconv needs Python 3.11 or newer; {old} is Python {number}." in made.stderr
     assert not (checkout / ".venv").exists()
 
 

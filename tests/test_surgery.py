@@ -1,6 +1,7 @@
 """Surgery on networks of any origin, with layers of the library and of strangers."""
 
 import logging
+import re
 from copy import deepcopy
 from functools import partial
 
@@ -106,6 +107,11 @@ def test_a_single_channel_is_not_depthwise():
         select_convs(model, "depthwise")
 
 
+def test_a_grouped_one_by_one_is_not_pointwise():
+    model = nn.Sequential(nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 4, 1))
+    assert list(select_convs(model, "pointwise")) == ["1"]
+
+
 def test_names_pass_over_subclasses_and_the_stem_may_be_one():
     """timm's network has a stem of its own class, which pads by the image's size."""
     with torch.device("meta"):
@@ -126,9 +132,11 @@ def test_a_predicate_that_selects_a_subclass_is_told():
     assert [type(module).__name__ for module in replaced] == ["MDConv2d", "ParametrizedConv2d"]
 
 
-@pytest.mark.parametrize("where", ["stem", "", "3x3", None, 3])
+@pytest.mark.parametrize("where", ["stem", "", "3x3", None, 3, ["all"]])
 def test_an_unknown_where_is_told_what_there_is(where):
-    with pytest.raises(ValueError, match=f"'all', 'all_but_stem', .* predicate, got {where!r}"):
+    with pytest.raises(
+        ValueError, match=f"'all_but_stem', .* predicate, got {re.escape(repr(where))}"
+    ):
         replace_convs(Net(), MDConv2d, where)
 
 
@@ -433,6 +441,7 @@ def test_batch_norms_fold_where_nobody_else_looks(join, options, left, x):
     deployed = to_inference(model)
     assert _norms(deployed) == left
     assert len(_norms(model)) == 2
+    assert not any(module.training for module in deployed.modules())
     for y in (x, -x):
         torch.testing.assert_close(deployed(y), model.eval()(y), rtol=0, atol=1e-10)
 

@@ -43,9 +43,9 @@ def test_equal_records_give_equal_bytes_in_every_process(frames_of, tmp_path, mo
     frames = frames_of({"plain": [0.8, 0.7], "linear-2": [0.9, 0.8]})
     here = hashes(study_figures(frames))
     # A user's own settings must not reach the report.
-    monkeypatch.setitem(matplotlib.rcParams, "font.size", 30.0)
+    monkeypatch.setitem(matplotlib.rcParams, "axes.labelpad", 30.0)
     assert hashes(study_figures(frames)) == here
-    (tmp_path / "matplotlibrc").write_text("font.size: 30\nlines.linewidth: 9\nsvg.hashsalt: x\n")
+    (tmp_path / "matplotlibrc").write_text("axes.labelpad: 30\nfont.size: 30\nsvg.hashsalt: x\n")
     for seed in ("1", "2"):
         environment = {"PYTHONHASHSEED": seed, "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
         printed = subprocess.run(

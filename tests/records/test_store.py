@@ -191,6 +191,40 @@ def test_a_killed_publisher_leaves_whole_records_or_none(store, make_record):
     )
 
 
+# Publishes a record, and says what the interpreter does to which file.
+WATCHED = """
+import os, sys
+from records.record import Record
+from records.store import Store
+root, content = sys.argv[1:]
+record, events = Record.from_bytes(content.encode()), []
+
+def watch(event, arguments):
+    if event == "open":
+        path, mode, flags = arguments
+        writes = set(mode or "r") & set("wxa+") or flags & (os.O_WRONLY | os.O_RDWR)
+        if writes and isinstance(path, (str, os.PathLike)):
+            events.append(("write", os.path.basename(path)))
+    elif event in ("os.link", "os.rename", "os.truncate"):
+        events.append((event, *map(os.path.basename, arguments[:2])))
+
+sys.addaudithook(watch)
+Store(root).publish(record)
+for event in list(events):
+    print(*event)
+"""
+
+
+def test_a_record_appears_by_one_link_of_a_whole_file(store, make_record):
+    """Not by a rename, which replaces; never open for writing, so never seen or left in part."""
+    command = [sys.executable, "-c", WATCHED, store.root, make_record().to_bytes().decode()]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    [write, link] = printed.splitlines()
+    temporary = write.removeprefix("write ")
+    assert temporary.endswith(".tmp")
+    assert link == f"os.link {temporary} record.json"
+
+
 def test_a_repeated_link_of_a_network_file_system_is_no_second_finisher(tmp_path, monkeypatch):
     link = os.link
 

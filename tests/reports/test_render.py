@@ -63,7 +63,7 @@ def test_the_report_has_all_its_files(report):
 class Reader(HTMLParser):
     """Which tags are open, and every id, link and source of a page."""
 
-    VOID = ("meta", "link", "br", "hr", "img", "input")
+    VOID = ("meta", "link", "br", "wbr", "hr", "img", "input")
 
     def __init__(self, page: str):
         super().__init__()
@@ -186,10 +186,12 @@ def test_what_is_shared_and_what_differs(made):
 
 
 def test_missing_trials_are_named(made, tmp_path):
-    plan = made.make_results(tmp_path, {"plain": [0.5] * 4, "gated-1": [0.5], "gated-2": []})
+    plan = made.make_results(
+        tmp_path, {"plain": [0.5] * 4, "gated-1": [0.5], "gated-2": [], "gated-3": []}
+    )
     assert missing(study_frames(plan, Store(tmp_path))) == [
         "gated-1: blocks 1-3",
-        "gated-2: blocks 0-3",
+        "gated-2, gated-3: blocks 0-3",
     ]
 
 
