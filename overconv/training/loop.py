@@ -1,7 +1,7 @@
 """The training loop. It knows a network as an ``nn.Module``, and draws from keyed streams alone."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from overconv.training.data import Augmentation, Dataset, Normalization, Split
+from overconv.training.data import Augmentation, Dataset, Feed, Normalization, Split
 from overconv.training.recipe import Recipe
 from overconv.training.streams import KeyedDropout, key_dropout, stream
 
 EVALUATION_BATCH = 500
+# Steps between two looks at the gradients' norm, which would cost 1 % of a small step each time.
+GRAD_NORM_EVERY = 8
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 
@@ -29,8 +31,8 @@ class Result:
             None if diverged.
         curves: One value an epoch: ``train_loss`` and ``train_accuracy`` (means over the steps, as
             trained: augmented, before each step), ``validation_loss``, ``validation_accuracy``,
-            ``lr`` of the last step, ``grad_norm`` (mean over the steps of the norm of all
-            gradients together).
+            ``lr`` of the last step, ``grad_norm`` (norm of all gradients together, mean over
+            every eighth step of the epoch, from its first).
         correct: For each test example whether it was classified rightly; None if diverged.
         seconds: One value an epoch of ``train`` and ``evaluate``.
         diverged_at: ``epoch`` and ``step`` of the first loss that was not finite.
@@ -55,6 +57,33 @@ class TrainState:
     step: int = 0
     curves: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=lambda: {"train": [], "evaluate": []})
+
+
+class Inputs:
+    """What an epoch trains on: batches in the order and augmentation of a block, on a device."""
+
+    def __init__(self, dataset: Dataset, split: Split, recipe: Recipe, block: int, device: str):
+        self.recipe, self.block, self.device = recipe, block, device
+        self.num_examples = len(dataset.labels_train)
+        self.labels = split.labels.to(device)
+        self.feed = Feed(split.to(device), recipe.crop_padding)
+        self.normalization = Normalization.of(dataset).to(device)
+        self.steps = len(split) // recipe.batch_size
+        shape = (recipe.batch_size, *split.images.shape[1:])
+        self.buffer = torch.empty(shape, device=device)  # one for all steps: pages once faulted in
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised images and labels of each step. The images are overwritten by the next."""
+        order = stream(self.block, "order", epoch).permutation(len(self.labels))
+        places = torch.from_numpy(order).to(self.device)
+        draws = Augmentation.draw(
+            self.block, epoch, self.num_examples,
+            crop_padding=self.recipe.crop_padding, flip=self.recipe.flip,
+        ).to(self.device)  # fmt: skip
+        size = self.recipe.batch_size
+        labels = self.labels[places].split(size)[: self.steps]
+        for images, known in zip(self.feed.batches(places, draws, size), labels, strict=True):
+            yield self.normalization.apply(images, out=self.buffer), known
 
 
 def train(
@@ -86,19 +115,18 @@ def train(
             repeated.
     """
     splits = dataset.split(block, recipe.num_validation)
-    parts = {name: getattr(splits, name).to(device) for name in ("train", "validation", "test")}
-    steps_per_epoch = len(splits.train) // recipe.batch_size
-    if steps_per_epoch == 0:
+    inputs = Inputs(dataset, splits.train, recipe, block, device)
+    if inputs.steps == 0:
         raise ValueError(
             f"batch_size={recipe.batch_size} is more than the {len(splits.train)} training "
             f"examples of {dataset.name}"
         )
+    validation, test = splits.validation.to(device), splits.test.to(device)
     state = TrainState(model, recipe.build_optimizer(model), key_dropout(model, block))
-    normalization = Normalization.of(dataset).to(device)
     global_state = _global_state(device)
     while state.epoch < recipe.epochs:
         start = time.perf_counter()
-        losses = train_epoch(state, parts["train"], dataset, recipe, block, normalization, device)
+        losses = train_epoch(state, inputs)
         if not torch.equal(_global_state(device), global_state):
             raise RuntimeError(
                 "the model drew from torch's global generator while training: its draws could be "
@@ -112,7 +140,7 @@ def train(
             return _diverged(state, at)
         for schedule in recipe.schedules:
             schedule.apply(model, (state.epoch + 1) / recipe.epochs)
-        loss, correct = evaluate(model, parts["validation"], normalization)
+        loss, correct = evaluate(model, validation, inputs.normalization)
         _note(state, validation_loss=loss, validation_accuracy=_share(correct))
         state.seconds["train"].append(trained - start)
         state.seconds["evaluate"].append(time.perf_counter() - trained)
@@ -120,7 +148,7 @@ def train(
         if on_epoch is not None:
             newest = {name: values[-1] for name, values in state.curves.items()}
             on_epoch(state.epoch - 1, newest)
-    test_loss, correct = evaluate(model, parts["test"], normalization)
+    test_loss, correct = evaluate(model, test, inputs.normalization)
     final: dict[str, float | None] = {
         "test_accuracy": _share(correct),
         "test_loss": test_loss,
@@ -143,55 +171,59 @@ def _global_state(device: str) -> Tensor:
 _FINAL = ("validation_accuracy", "validation_loss", "train_loss")
 
 
-def train_epoch(
-    state: TrainState,
-    split: Split,
-    dataset: Dataset,
-    recipe: Recipe,
-    block: int,
-    normalization: Normalization,
-    device: str,
-) -> Tensor:
-    """One pass over ``split``; returns the loss of each step. Nothing here waits for the device."""
-    batch_size, steps = recipe.batch_size, len(split) // recipe.batch_size
-    order = torch.from_numpy(stream(block, "order", state.epoch).permutation(len(split)))
-    order = order.to(device)
-    draws = Augmentation.draw(
-        block, state.epoch, len(dataset.labels_train),
-        crop_padding=recipe.crop_padding, flip=recipe.flip,
-    ).to(device)  # fmt: skip
-    augments = recipe.crop_padding > 0 or recipe.flip
-    losses = torch.empty(steps, device=device)
-    norms, hits = torch.empty_like(losses), torch.empty_like(losses)
-    rate = 0.0
+class Tally:
+    """What the steps of an epoch leave behind, kept on the device and read once."""
+
+    def __init__(self, inputs: Inputs):
+        self.losses = torch.empty(inputs.steps, device=inputs.device)
+        self.hits = torch.empty_like(self.losses)
+        self.norms: list[Tensor] = []
+
+    def note(
+        self, index: int, loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module
+    ) -> None:
+        """Add step ``index`` of the epoch."""
+        self.losses[index] = loss.detach()
+        self.hits[index] = (logits.detach().argmax(1) == labels).sum()
+        if index % GRAD_NORM_EVERY == 0:
+            self.norms.append(grad_norm(model))
+
+    def read(self, batch_size: int) -> dict[str, float]:
+        """The curves' values of the epoch."""
+        return {
+            "train_loss": self.losses.double().mean().item(),
+            "train_accuracy": self.hits.double().mean().item() / batch_size,
+            "grad_norm": torch.stack(self.norms).double().mean().item(),
+        }
+
+
+def train_epoch(state: TrainState, inputs: Inputs) -> Tensor:
+    """One pass over ``inputs``; returns the loss of each step. Nothing waits for the device."""
     state.model.train()
-    for index in range(steps):
-        chosen = order[index * batch_size : (index + 1) * batch_size]
-        images, labels = split.images[chosen], split.labels[chosen]
-        if augments:
-            images = draws.apply(images, split.numbers[chosen])
-        rate = _prepare_step(state, recipe, steps)
-        logits = state.model(normalization.apply(images))
-        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        state.optimizer.step()
-        with torch.no_grad():
-            losses[index] = loss
-            hits[index] = (logits.argmax(1) == labels).sum()
-            norms[index] = grad_norm(state.model)
-        state.step += 1
-    _note(
-        state,
-        train_loss=losses.double().mean().item(),
-        train_accuracy=(hits.double().sum() / (steps * batch_size)).item(),
-        lr=rate,
-        grad_norm=norms.double().mean().item(),
-    )
-    return losses
+    tally = Tally(inputs)
+    for index, (images, labels) in enumerate(inputs.epoch(state.epoch)):
+        loss, logits = train_step(state, inputs, images, labels)
+        tally.note(index, loss, logits, labels, state.model)
+    rate = inputs.recipe.rate(state.step - 1, inputs.steps)
+    _note(state, lr=rate, **tally.read(inputs.recipe.batch_size))
+    return tally.losses
 
 
-def _prepare_step(state: TrainState, recipe: Recipe, steps_per_epoch: int) -> float:
+def train_step(
+    state: TrainState, inputs: Inputs, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One step of the optimiser; returns the loss and the logits before it."""
+    _prepare_step(state, inputs.recipe, inputs.steps)
+    logits = state.model(images)
+    loss = F.cross_entropy(logits, labels, label_smoothing=inputs.recipe.label_smoothing)
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    state.optimizer.step()
+    state.step += 1
+    return loss, logits
+
+
+def _prepare_step(state: TrainState, recipe: Recipe, steps_per_epoch: int) -> None:
     """Learning rate, temperatures and dropout of the coming step."""
     rate = recipe.rate(state.step, steps_per_epoch)
     for group in state.optimizer.param_groups:
@@ -200,7 +232,6 @@ def _prepare_step(state: TrainState, recipe: Recipe, steps_per_epoch: int) -> fl
         schedule.apply(state.model, state.step / (recipe.epochs * steps_per_epoch))
     for dropout in state.dropouts:
         dropout.step, dropout.calls = state.step, 0
-    return rate
 
 
 def grad_norm(model: nn.Module) -> Tensor:

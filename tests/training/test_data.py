@@ -2,6 +2,8 @@
 
 import gzip
 import struct
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from overconv.training import data
-from overconv.training.data import Augmentation, Normalization, load, read_idx
+from overconv.training.data import Augmentation, Feed, Normalization, Split, load, read_idx
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
@@ -178,28 +180,45 @@ def by_hand(image: np.ndarray, shift: list[int], flip: bool, padding: int) -> np
 @pytest.mark.parametrize("padding", [0, 1, 3])
 @pytest.mark.parametrize("flip", [False, True])
 def test_augmentation_is_its_definition(padding, flip):
-    images = torch.randint(1, 256, (40, 2, 6, 5)).to(torch.uint8)
-    numbers = torch.randperm(100)[:40]
+    images = torch.randint(1, 256, (60, 2, 6, 5)).to(torch.uint8)
+    numbers = torch.randperm(100)[:60]
     draws = Augmentation.draw(3, 2, 100, crop_padding=padding, flip=flip)
-    found = draws.apply(images, numbers)
-    for place, number in enumerate(numbers.tolist()):
-        expected = by_hand(
-            images[place].numpy(), draws.shifts[number].tolist(), bool(draws.flips[number]), padding
-        )
-        assert np.array_equal(found[place].numpy(), expected)
+    places = torch.randperm(60)[:40]
+    feed = Feed(Split(images, torch.zeros(60), numbers), padding)
+    on_tensors = copy(feed)  # as on other devices
+    on_tensors.crops_numpy = None
+    for source in (feed, on_tensors):
+        found = torch.cat(list(source.batches(places, draws, size=8)))
+        for place, cut in zip(places.tolist(), found.numpy(), strict=True):
+            shift, flipped = (
+                draws.shifts[numbers[place]].tolist(),
+                bool(draws.flips[numbers[place]]),
+            )
+            assert np.array_equal(cut, by_hand(images[place].numpy(), shift, flipped, padding))
 
 
 def test_augmentation_is_by_example_not_by_place():
     """The planted defect, draws by place in the batch, fails here."""
     images = torch.randint(1, 256, (50, 1, 8, 8)).to(torch.uint8)
-    numbers = torch.arange(50)
+    split = Split(images, torch.zeros(50), torch.arange(50))
     draws = Augmentation.draw(0, 0, 50, crop_padding=2, flip=True)
-    whole = draws.apply(images, numbers)
-    order = torch.randperm(50)
-    assert torch.equal(draws.apply(images[order], numbers[order]), whole[order])
-    assert torch.equal(draws.apply(images[20:30], numbers[20:30]), whole[20:30])
-    planted = torch.cat([draws.apply(images[i : i + 10], numbers[:10]) for i in range(0, 50, 10)])
-    assert not torch.equal(planted, whole)
+
+    def cut(split: Split, places: torch.Tensor, size: int = 10) -> torch.Tensor:
+        return torch.cat(list(Feed(split, 2).batches(places, draws, size)))
+
+    whole, order = cut(split, torch.arange(50), size=50), torch.randperm(50)
+    assert torch.equal(cut(split, order), whole[order])
+    assert torch.equal(cut(split, torch.arange(20, 30)), whole[20:30])
+    by_place = replace(split, numbers=torch.arange(50) % 10)
+    assert not torch.equal(cut(by_place, torch.arange(50)), whole)
+
+
+def test_examples_that_fill_no_batch_are_left_out():
+    split = load("digits").split(0, 0).train
+    draws = Augmentation.draw(0, 0, 1347, crop_padding=0, flip=False)
+    batches = list(Feed(split).batches(torch.arange(1347), draws, size=500))
+    assert [len(batch) for batch in batches] == [500, 500]
+    assert torch.equal(torch.cat(batches), split.images[:1000])
 
 
 def test_draws_are_uniform_and_differ_between_epochs_and_blocks():
