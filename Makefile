@@ -28,7 +28,7 @@ setup: $(READY) ## install all that the other commands need, into .venv
 	@echo "$(VENV) is ready: $$($(PY) --version), for $(CURDIR)"
 
 quickstart: $(READY) ## run a small ablation on real images, then show its table and its page
-	$(PY) -m ablations run depth --preset smoke --dataset digits --workers 2 --results "$(RESULTS)"
+	$(PY) -m ablations run depth --preset smoke --dataset digits --results "$(RESULTS)"
 	$(PY) -m reports build --results "$(RESULTS)"
 	@echo
 	@echo "Open the page in a browser: $(abspath $(RESULTS))/report/index.html"

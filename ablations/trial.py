@@ -57,9 +57,7 @@ class Cell:
         return digest({**self.configuration, "block": block})
 
 
-def resolve(
-    study: Study, setting: Setting, labels: Iterable[str] | None = None
-) -> dict[str, Cell]:
+def resolve(study: Study, setting: Setting, labels: Iterable[str] | None = None) -> dict[str, Cell]:
     """The cells of a study under a setting, by label: of all arms, or of ``labels``.
 
     Raises:
@@ -124,7 +122,12 @@ def _cell(label: str, arm: Arm, setting: Setting, resolve_other: Callable[[str],
             "where": None if arm.is_plain else describe(arm.where),
             "start": None if arm.is_plain else arm.start,
         },
-        "network": {**describe_call(network), "parameters": digest(shapes)},
+        "network": {
+            **describe_call(network),
+            "parameters": digest(shapes),
+            # Where it starts from, unless that is the network itself.
+            "reference": describe_call(reference) if options else None,
+        },
         "data": {
             "name": data.name,
             "fingerprint": data.fingerprint,

@@ -172,6 +172,17 @@ def test_a_default_that_is_computed_is_identity(setting, cells, monkeypatch):
     assert resolve(STUDY, setting)["gated"].trial(0) != before
 
 
+def test_what_a_changed_network_starts_from_is_identity(setting):
+    """The same network, once as an arm's change of another and once as the setting's own."""
+    wide = {"plain": Arm(), "wide": Arm(model={"width": 5})}
+    cells = resolve(dataclasses.replace(STUDY, arms=wide), setting)
+    own = dataclasses.replace(setting, model=partial(setting.model, width=5))
+    plain = resolve(dataclasses.replace(STUDY, arms=wide), own)["plain"]
+    states = [build_network(cell, 0).state_dict() for cell in (cells["wide"], plain)]
+    assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert cells["wide"].trial(0) != plain.trial(0)
+
+
 def test_the_data_are_identity(setting, cells):
     data = dataclasses.replace(setting.dataset, fingerprint="other")
     other = resolve(STUDY, dataclasses.replace(setting, dataset=data))
