@@ -60,10 +60,10 @@ def file_hash(study: str) -> str:
 
 def _import_file(path: Path, name: str):
     loaded = sys.modules.get(name)
-    origin = getattr(loaded, "__file__", None)
-    if origin is not None and Path(origin).resolve() == path.resolve():
+    if loaded is not None and _is_file(getattr(loaded, "__file__", None), path):
         return loaded
-    if loaded is not None or importlib.util.find_spec(name) is not None:
+    found = importlib.util.find_spec(name)  # the file itself, if the current folder is searched
+    if loaded is not None or (found is not None and not _is_file(found.origin, path)):
         raise ValueError(f"a module named {name!r} exists already: give the file another name")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None, path
@@ -75,6 +75,10 @@ def _import_file(path: Path, name: str):
         del sys.modules[name]
         raise
     return module
+
+
+def _is_file(origin: str | None, path: Path) -> bool:
+    return origin is not None and Path(origin).resolve() == path.resolve()
 
 
 def _assigns_study(path: Path) -> bool:

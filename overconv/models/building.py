@@ -1,29 +1,8 @@
-"""What the networks have in common: their arguments, and where a layer goes."""
-
-import math
-from operator import index
+"""What the networks have in common: where a layer goes."""
 
 from torch import nn
 
 from overconv.surgery import Layer, Where, replace_convs, select_convs
-
-
-def at_least(name: str, value: int, minimum: int) -> int:
-    """``value`` as an int, or a ValueError that names it."""
-    try:
-        number = index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be an integer, got {value!r}") from None
-    if number < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
-    return number
-
-
-def positive(name: str, value: float) -> float:
-    """``value``, or a ValueError that names it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a positive number, got {value!r}")
-    return value
 
 
 def put_layers(network: nn.Module, conv: Layer, where: Where) -> None:

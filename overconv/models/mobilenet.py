@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from overconv.models.building import at_least, positive, put_layers
+from overconv.checks import at_least, positive
+from overconv.models.building import put_layers
 from overconv.surgery import Layer, Where
 
 # Of each stage: expansion, channels and number of blocks, table 2 of the source.

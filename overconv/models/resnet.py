@@ -3,7 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from overconv.models.building import at_least, positive, put_layers
+from overconv.checks import at_least, positive
+from overconv.models.building import put_layers
 from overconv.surgery import Layer, Where
 
 

@@ -1,7 +1,6 @@
 """What every layer of the library has in common: geometry, padding, conversion, cost."""
 
 from dataclasses import astuple, dataclass
-from operator import index
 from typing import Any, Self
 
 import torch
@@ -9,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+from overconv.checks import IntPair, at_least, int_pair, one_of
 
-IntPair = int | tuple[int, int]
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 @dataclass(frozen=True)
@@ -236,31 +235,3 @@ class OverConv2d(nn.Module):
         if getattr(self, "bias", None) is None:
             parts.append("bias=False")
         return ", ".join(parts)
-
-
-def at_least(name: str, value: int, minimum: int) -> int:
-    """``value`` as an int, or a ValueError that names it."""
-    try:
-        number = index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be an integer, got {value!r}") from None
-    if number < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
-    return number
-
-
-def int_pair(name: str, value: IntPair, minimum: int) -> tuple[int, int]:
-    """``value`` as a pair (height, width), or a ValueError that names it."""
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise ValueError(f"{name} must be an integer or a pair of them, got {value!r}")
-        return at_least(name, value[0], minimum), at_least(name, value[1], minimum)
-    number = at_least(name, value, minimum)
-    return number, number
-
-
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    """``value``, or a ValueError that lists what is allowed."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-    return value

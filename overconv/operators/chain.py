@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from overconv.checks import IntPair, at_least, one_of
 from overconv.functional import (
     compose,
     constant_through,
@@ -23,7 +24,7 @@ from overconv.functional import (
     scale_output,
 )
 from overconv.gates import SQUASHES, WHENS, PooledGate
-from overconv.operators.base import IntPair, OverConv2d, at_least, one_of
+from overconv.operators.base import OverConv2d
 from overconv.operators.factor import factor_matrices
 
 PLACES = ("input", "middle", "output")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from overconv.operators.base import IntPair
+from overconv.checks import IntPair
 from overconv.operators.mixture import MixtureConv2d
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from overconv.operators.base import IntPair, at_least
+from overconv.checks import IntPair, at_least
 from overconv.operators.mixture import MixtureConv2d
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from overconv.operators.base import IntPair, Macs, one_of
+from overconv.checks import IntPair, one_of
+from overconv.operators.base import Macs
 from overconv.operators.chain import ChainConv2d
 from overconv.operators.chain_macs import composed_macs, expanding_macs
 

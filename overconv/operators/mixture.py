@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from overconv.checks import IntPair, at_least, one_of
 from overconv.functional import conv2d_per_sample
 from overconv.gates import PooledGate
-from overconv.operators.base import IntPair, Macs, OverConv2d, at_least, one_of
+from overconv.operators.base import Macs, OverConv2d
 
 PLACES = ("weights", "features")
 

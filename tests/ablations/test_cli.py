@@ -209,6 +209,13 @@ def test_a_file_named_like_a_module_is_refused(tmp_path, capsys):
     assert "a module named 'random' exists already" in capsys.readouterr().err
 
 
+def test_a_study_beside_the_reader_is_found(study_file, tmp_path, monkeypatch):
+    """Given by its name alone, from its own folder, which is on the path of modules."""
+    monkeypatch.chdir(study_file.parent)
+    monkeypatch.syspath_prepend(study_file.parent)
+    assert main(["run", study_file.name, "--dry-run"]) == 0
+
+
 def test_a_folder_that_cannot_be_written(run, tmp_path, capsys):
     (tmp_path / "results").write_text("a file")
     assert run() == 2
