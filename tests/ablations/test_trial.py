@@ -131,6 +131,14 @@ def test_a_replaced_layer_draws_from_its_own_stream(setting):
         assert torch.equal(few_state[name], many_state[name]), name
 
 
+def test_layers_of_one_shape_start_different(cells):
+    network = build_network(cells["own"], 0)
+    first, second = network.layer1[0].conv1, network.layer1[0].conv2
+    for one, other in zip(first.weights, second.weights, strict=True):
+        assert one.shape == other.shape
+        assert not torch.equal(one, other)
+
+
 def last_only(name: str, conv: nn.Conv2d) -> bool:
     return conv.in_channels == conv.out_channels == 16 and name.endswith("conv2")
 
