@@ -21,6 +21,9 @@ from records.store import Store
 DESCRIPTION = "Run scripted ablations, and look after what they recorded."
 
 
+STOPPED = "stopped: what is published stays, running again goes on"
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that says what is wrong in one line."""
 
@@ -31,15 +34,20 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _stop)
     try:
         return options.command(options)
     except KeyboardInterrupt:
-        print("interrupted: what is published stays, running again goes on", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
         print(f"python -m ablations: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+
+
+def _stop(*_: object) -> NoReturn:
+    print(STOPPED, file=sys.stderr)
+    sys.exit(143)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -25,6 +25,8 @@ SOURCES = ("overconv", "overconv.models", "ablations.trial")
 
 def run(options: argparse.Namespace) -> int:
     """Run what the results folder lacks of a study; returns the exit status."""
+    if options.dry_run and options.accept_source:
+        raise ValueError("--accept-source trains and --dry-run does not; allowed: one of them")
     study, setting = _read(options)
     labels = _arms(options.arms, study)
     if options.blocks is not None:
@@ -46,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     stratum, environment = resolve_stratum(store, here)
     plan = _plan(study, options.preset, cells)
     work = schedule(store, cells, blocks, stratum, labels=labels, anew=options.anew)
-    _announce(study, options, work, environment, store)
+    _announce(study, options, blocks, work, environment, store)
     if options.dry_run:
         _show_dry_run(cells, work, setting)
         return 0
@@ -192,14 +194,15 @@ def _show(plan: Plan, store: Store) -> None:
 def _announce(
     study: Study,
     options: argparse.Namespace,
+    blocks: list[int],
     work: Schedule,
     environment: Mapping[str, Any],
     store: Store,
 ) -> None:
     print(f"{study.name}: {study.question}")
     print(
-        f"preset {options.preset}, {len(study.arms)} arms: {len(work.done)} trials done, "
-        f"{len(work.todo)} to do, into {options.results}"
+        f"preset {options.preset}, {len(study.arms)} arms, blocks {_ranges(blocks)}: "
+        f"{len(work.done)} trials done, {len(work.todo)} to do, into {options.results}"
     )
     for block, holder in work.elsewhere.items():
         facts = differences(environment, store.records(), holder)
@@ -210,6 +213,17 @@ def _announce(
             f"{source if facts == ['sources'] else ''}",
             file=sys.stderr,
         )
+
+
+def _ranges(blocks: list[int]) -> str:
+    """``blocks``, which ascend, as they would be given: ``0-2,5``."""
+    runs: list[list[int]] = []
+    for block in blocks:
+        if runs and block == runs[-1][-1] + 1:
+            runs[-1].append(block)
+        else:
+            runs.append([block])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def _show_dry_run(cells: Mapping[str, Cell], work: Schedule, setting: Setting) -> None:

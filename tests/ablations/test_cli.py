@@ -94,6 +94,7 @@ def test_arms_and_blocks_limit_a_run(study_file, tmp_path, capsys):
     results = tmp_path / "results"
     arguments = ["run", str(study_file), "--results", str(results)]
     assert main([*arguments, "--arms", "gated", "--blocks", "2-3,5"]) == 0
+    assert "2 arms, blocks 2-3,5: 0 trials done, 3 to do" in capsys.readouterr().out
     found = records(results).values()
     assert sorted(record.configuration["block"] for record in found) == [2, 3, 5]
     assert {record.configuration["arm"]["layer"]["class"] for record in found} == {
@@ -165,6 +166,7 @@ NONSENSE = {
     "seeds and blocks": ([*RUN, "--blocks", "3", "--seeds", "2"], "not allowed with"),
     "option": ([*RUN, "--sedes", "3"], "--sedes"),
     "device": ([*RUN, "--device", "abacus"], "abacus"),
+    "accept and dry": ([*RUN, "--dry-run", "--accept-source"], "allowed: one of them"),
     "command": (["rnu"], "rnu"),
     "no results": (["status", "--results", "nowhere"], "no results folder 'nowhere'"),
 }
