@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     store.save_plan(plan)
     num_failed = _run_jobs(cells, work.todo, setting, environment, store, options)
     _show(plan, store)
+    print(f"\nfor the page: python -m reports build --results {options.results}")
     return 1 if num_failed else 0
 
 
@@ -230,11 +231,11 @@ def _show_dry_run(cells: Mapping[str, Cell], work: Schedule, setting: Setting) -
     todo = {label: sum(job.label == label for job in work.todo) for label in cells}
     done = {label: sum(job.label == label for job in work.done) for label in cells}
     width = max(len(label) for label in cells)
-    print(f"{'arm':{width}}  parameters        MACs  done  to do  a trial, about")
+    print(f"{'arm':{width}}  parameters  MACs (training)  done  to do  a trial, about")
     total = 0.0
     for label, cell in cells.items():
         seconds = estimate_seconds(cell, setting.dataset)
         total += seconds * todo[label]
-        counted = f"{cell.costs['parameters_training']:10,}  {cell.costs['macs_training']:10,}"
+        counted = f"{cell.costs['parameters_training']:10,}  {cell.costs['macs_training']:15,}"
         print(f"{label:{width}}  {counted}  {done[label]:4}  {todo[label]:5}  {duration(seconds)}")
     print(f"in all about {duration(total)} of one core; nothing was run or written")

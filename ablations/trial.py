@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from ablations.identity import describe, describe_call, describe_layer, unwrap
 from ablations.study import Arm, Layer, SameParameters, Study
 from overconv.costs import count_costs
-from overconv.surgery import convert, rebuild_convs
+from overconv.surgery import convert, rebuild_convs, to_inference
 from overconv.training.data import Dataset
 from overconv.training.environment import configure, facts
 from overconv.training.loop import Result, train
 from overconv.training.recipe import RECIPE_VERSION, Recipe
-from overconv.training.streams import seeded
+from overconv.training.streams import seeded, stream
 from records.record import Record, digest, pack_bits
 
 
@@ -77,7 +78,7 @@ def resolve(study: Study, setting: Setting, labels: Iterable[str] | None = None)
                     setting,
                     lambda other: resolve_arm(other, (*waiting, label)),
                 )
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, NotImplementedError) as error:
                 raise ValueError(f"arm {label!r}: {error}") from error
         return cells[label]
 
@@ -135,11 +136,35 @@ def _cell(label: str, arm: Arm, setting: Setting, resolve_other: Callable[[str],
         },
         "recipe": {**describe(values), "version": RECIPE_VERSION},
     }
-    costs = count_costs(built, torch.zeros(1, *data.images_train.shape[1:])).as_dict()
+    shape = data.images_train.shape[1:]
+    if not arm.is_plain:
+        _check(cell, built, shape)
+    costs = count_costs(built, torch.zeros(1, *shape)).as_dict()
     return dataclasses.replace(cell, configuration=configuration, costs=costs)
 
 
-def _solve(reference: Layer, option: str, like: Cell, steps: int = 64) -> float:
+def _check(cell: Cell, network: nn.Module, shape: torch.Size) -> None:
+    """Hold the layer to its word: a plain start, and the same function once deployed.
+
+    A layer that breaks it would make arms differ in more than the study says, and silently.
+    """
+    noise = stream(0, "check").standard_normal((2, *shape), dtype=np.float32)
+    compared = {"to_inference() does not compute what it computes": to_inference(network)}
+    if cell.arm.start == "plain":
+        plain = dataclasses.replace(cell, arm=Arm(model=cell.arm.model))
+        compared["from_conv2d() does not compute what the convolution computes"] = build_network(
+            plain, block=0
+        ).eval()
+    with torch.no_grad():
+        found, *others = (n(torch.from_numpy(noise)) for n in (network.eval(), *compared.values()))
+    for complaint, other in zip(compared, others, strict=True):
+        error = (found - other).abs().max() / other.abs().max()
+        if not error < 1e-3:
+            name = getattr(unwrap(cell.arm.layer)[0], "__name__", "layer")
+            raise ValueError(f"{name}.{complaint}: the network differs by {error:.1g} of its range")
+
+
+def _solve(reference: Layer, option: str, like: Cell, steps: int = 1024) -> float:
     """The value of ``option`` at which the plain network is nearest to ``like`` in parameters.
 
     Searched among the multiples of 1/``steps`` of the option's own value; of several that give

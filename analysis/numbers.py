@@ -12,15 +12,18 @@ def scale_of(measure: str) -> float:
 
 
 def decimals(uncertainties: Iterable[float | None], scale: float = 100.0) -> int:
-    """Decimals that show two digits of the middle one of ``uncertainties``, at most two; 1 if none.
+    """Decimals that show two digits of the middle one of ``uncertainties``: one or two in percent.
+
+    Never none: a difference whose own interval is narrow, or missing, would read as 0.
 
     >>> decimals([0.0123]), decimals([0.0012]), decimals([]), decimals([0.123])
-    (1, 2, 1, 0)
+    (1, 2, 1, 1)
     """
     found = sorted(u * scale for u in uncertainties if u)
     if not found:
         return 1
-    return min(max(1 - math.floor(math.log10(found[len(found) // 2])), 0), 2 if scale > 1 else 4)
+    digits = 1 - math.floor(math.log10(found[len(found) // 2]))
+    return min(max(digits, 1), 2) if scale > 1 else min(max(digits, 0), 4)
 
 
 def signed(value: float, digits: int) -> str:

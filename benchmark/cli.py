@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from benchmark.loop import measure
@@ -27,10 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     loop.add_argument("--width", type=float, default=8.0, help="of the ResNet-8 (default: 8)")
     loop.add_argument("--batch-size", type=int, default=128, metavar="B", help="default: 128")
+    loop.add_argument("--json", metavar="FILE", help="append all samples to it, as a line of JSON")
     options = top.parse_args(arguments)
     try:
         found = measure(rounds=options.rounds, width=options.width, batch_size=options.batch_size)
-    except ValueError as error:
+        if options.json:
+            with Path(options.json).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(found) + "\n")
+    except (ValueError, OSError) as error:
         print(f"python -m benchmark: {error}", file=sys.stderr)
         return 2
     print(
@@ -40,5 +45,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{options.rounds} interleaved pairs of steps; "
         f"a bare step takes {found['milliseconds_bare']:.2f} ms here"
     )
-    print(json.dumps(found))
     return 0

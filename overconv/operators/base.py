@@ -174,8 +174,11 @@ class OverConv2d(nn.Module):
         return layer.train(conv.training)
 
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Set the parameters so that the layer computes the convolution by ``weight``."""
-        raise NotImplementedError
+        """Set the parameters so that the layer computes the convolution by ``weight``.
+
+        Called without recording gradients.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no start_from()")
 
     def to_inference(self) -> nn.Module:
         """A new module in ``eval()`` that computes what this one computes in ``eval()``.
@@ -183,7 +186,7 @@ class OverConv2d(nn.Module):
         A :class:`torch.nn.Conv2d` where the layer folds into one, else a copy of the layer in
         its best form for inference. The layer itself stays as it is.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no to_inference()")
 
     def as_conv2d(self, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
         """A plain convolution of this layer's geometry with the given values, in ``eval()``."""
@@ -211,7 +214,7 @@ class OverConv2d(nn.Module):
 
     def macs(self, image: tuple[int, int]) -> Macs:
         """Cost of one forward pass on an image of (height, width), in the present form and mode."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no macs()")
 
     def check_input(self, x: Tensor) -> None:
         """Raise a ValueError unless ``x`` has the shape (B, in_channels, H, W)."""

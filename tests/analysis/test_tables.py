@@ -147,7 +147,7 @@ def test_contrasts_of_a_claim_are_estimated_and_not_judged(frames_of, made):
 
 @pytest.mark.parametrize(
     ("uncertainties", "digits"),
-    [([0.034], 1), ([0.0034], 2), ([0.00034], 2), ([0.3], 0), ([None, 0.034, 0.001], 1), ([0], 1)],
+    [([0.034], 1), ([0.0034], 2), ([0.00034], 2), ([0.3], 1), ([None, 0.034, 0.001], 1), ([0], 1)],
 )
 def test_digits_follow_the_uncertainty(uncertainties, digits):
     assert decimals(uncertainties) == digits

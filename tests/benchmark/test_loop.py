@@ -8,14 +8,16 @@ from benchmark.cli import main
 from benchmark.loop import measure
 
 
-def test_it_reports_both_quantiles_and_all_samples(capsys):
-    assert main(["loop", "--rounds", "3", "--width", "2", "--batch-size", "4"]) == 0
-    out = capsys.readouterr().out.splitlines()
-    found = json.loads(out[-1])
+def test_it_reports_both_quantiles_and_all_samples(capsys, tmp_path):
+    path = tmp_path / "samples.jsonl"
+    small = ["--rounds", "3", "--width", "2", "--batch-size", "4"]
+    assert main(["loop", *small, "--json", str(path)]) == 0
+    out = capsys.readouterr().out
+    found = json.loads(path.read_text())
     assert {len(values) for values in found["seconds"].values()} == {3}
     lowest = {name: min(values) for name, values in found["seconds"].items()}
     assert found["ratio_minimum"] == lowest["loop"] / lowest["bare"]
-    assert f"{found['ratio_minimum']:.4f} (minimum)" in out[0]
+    assert f"{found['ratio_minimum']:.4f} (minimum)" in out
 
 
 def test_too_few_rounds_are_refused(capsys):
