@@ -54,6 +54,14 @@ def accept_source(
             raise ValueError(f"--accept-source: stratum {stratum} differs in {', '.join(more)}")
     if len(strata) > 1:
         raise ValueError(f"--accept-source: the blocks belong to strata {', '.join(strata)}")
+    mine = {digest(cell.configuration) for cell in cells.values()}
+    others = [r for r in store.records() if r.stratum in strata and r.cell not in mine]
+    if others:  # acceptance holds for the whole folder, and these cannot be trained again here
+        raise ValueError(
+            f"--accept-source: stratum {others[0].stratum} also holds {len(others)} trials that "
+            f"are not this study's, for instance {others[0].trial}; allowed: a results folder of "
+            "this study alone, or --anew"
+        )
     agree = True
     for label in cells:
         job = next((job for job in recorded if job.label == label), None)

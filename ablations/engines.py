@@ -6,6 +6,7 @@ A trial publishes its own record, so an engine that dies loses the trials in fli
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from typing import IO, Protocol
 
 from ablations.schedule import Job
 from records.record import Record
+
+_MESSAGES = ({"epoch", "values"}, {"finished"})
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 
@@ -86,9 +89,27 @@ def run_spawned(
                     worker.close()
             time.sleep(0.05)
     finally:
-        for worker in running.values():
-            worker.stop()
+        _stop_all(list(running.values()))
     return num_failed
+
+
+def _stop_all(workers: list["_Worker"]) -> None:
+    """End ``workers`` together; a second signal must not leave some of them running."""
+    if not workers:
+        return
+    held = [(name, signal.signal(name, signal.SIG_IGN)) for name in (signal.SIGINT, signal.SIGTERM)]
+    for worker in workers:
+        worker.process.terminate()
+    deadline = time.monotonic() + 5
+    for worker in workers:
+        try:
+            worker.process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+        worker.close()
+    for name, handler in held:
+        signal.signal(name, handler)
 
 
 class _Worker:
@@ -112,21 +133,12 @@ class _Worker:
         for line in complete.splitlines():
             with contextlib.suppress(json.JSONDecodeError):  # something else printed: not ours
                 message = json.loads(line)
-                if isinstance(message, dict) and message.keys() & {"epoch", "finished"}:
+                if isinstance(message, dict) and message.keys() in _MESSAGES:
                     yield message
 
     def complaint(self, status: int) -> str:
         how = f"signal {-status}" if status < 0 else f"exit {status}"
         return f"{_read_from(self.errors, 0).strip() or 'it said nothing'}\n({how})"
-
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.close()
 
     def close(self) -> None:
         self.output.close()
@@ -141,4 +153,5 @@ def _read_from(file: IO[str], offset: int) -> str:
 
 def say(message: dict) -> None:
     """A worker's message to the engine that started it."""
-    print(json.dumps(message), file=sys.stdout, flush=True)
+    # A layer may have printed half a line before.
+    print("\n" + json.dumps(message), file=sys.stdout, flush=True)

@@ -82,8 +82,14 @@ def _is_file(origin: str | None, path: Path) -> bool:
 
 
 def _assigns_study(path: Path) -> bool:
-    return any(
-        isinstance(node, ast.Assign)
-        and any(isinstance(target, ast.Name) and target.id == "STUDY" for target in node.targets)
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
-    )
+    try:
+        statements = ast.parse(path.read_text(encoding="utf-8")).body
+    except (SyntaxError, ValueError):
+        return False  # a broken file must not keep the others from being run
+    targets = [
+        target
+        for node in statements
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    ]
+    return any(isinstance(target, ast.Name) and target.id == "STUDY" for target in targets)

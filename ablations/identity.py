@@ -8,6 +8,7 @@ identity of the trials that it reaches, instead of passing old results off as ne
 import functools
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import math
 import sys
@@ -21,13 +22,15 @@ from typing import Any
 
 from torch import nn
 
-from overconv.training.environment import syntax_digest
+from overconv.training.environment import imported_names, source_digest, syntax_digest
+from records.record import digest
 
 ALLOWED = (
     "classes, functools.partial of them, functions at the top of a module, frozen dataclasses, "
     "numbers, strings, tuples, mappings"
 )
 _CONV_ARGUMENTS = frozenset(inspect.signature(nn.Conv2d).parameters)
+_OURS = frozenset({"overconv", "ablations", "records", "analysis", "benchmark", "reports"})
 _IN_THE_STRATUM = frozenset({"torch", "overconv"})  # their version or source is recorded there
 
 
@@ -134,9 +137,31 @@ def _origin(target: Any) -> dict[str, str]:
     if package in _IN_THE_STRATUM or package in sys.stdlib_module_names:
         return {}
     if not _is_installed(target):
-        return {"source": syntax_digest(Path(inspect.getfile(target)))}
+        return {"source": _source(Path(inspect.getfile(target)))}
     owners = _distributions().get(package, [])
     return {"version": ", ".join(f"{o} {importlib.metadata.version(o)}" for o in sorted(owners))}
+
+
+def _source(path: Path) -> str:
+    """Digest of a user's file and of all files of the user's that it imports."""
+    names = [name for name in imported_names(path) if _is_users(name)]
+    closure = source_digest(names, {name.partition(".")[0] for name in names})
+    others = {name: value for name, value in closure.items() if name != path.stem}
+    return digest([syntax_digest(path), others]) if others else syntax_digest(path)
+
+
+def _is_users(module: str) -> bool:
+    """Whether ``module`` is a file that neither we nor an installed package brought."""
+    package = module.partition(".")[0]
+    if package in sys.stdlib_module_names or package in _OURS:
+        return False
+    try:
+        found = importlib.util.find_spec(module)
+    except (ModuleNotFoundError, ValueError):
+        return False
+    if found is None or found.origin is None or not found.has_location:
+        return False
+    return not any(Path(found.origin).resolve().is_relative_to(place) for place in _places())
 
 
 def _is_installed(target: Any) -> bool:
@@ -150,8 +175,13 @@ def _is_installed(target: Any) -> bool:
         file = Path(inspect.getfile(target)).resolve()
     except TypeError:  # built in: no file
         return True
-    places = {sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib")}
-    return any(file.is_relative_to(Path(place).resolve()) for place in places)
+    return any(file.is_relative_to(place) for place in _places())
+
+
+def _places() -> set[Path]:
+    """Where packages are installed."""
+    paths = sysconfig.get_paths()
+    return {Path(paths[key]).resolve() for key in ("purelib", "platlib", "stdlib")}
 
 
 @functools.cache

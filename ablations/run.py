@@ -14,13 +14,10 @@ from ablations.schedule import Job, Schedule, differences, schedule
 from ablations.study import Study
 from ablations.trial import Cell, Setting, estimate_seconds, resolve, run_trial
 from overconv.training.data import load
-from overconv.training.environment import describe_stratum, source_digest
+from overconv.training.environment import describe_stratum, modules_of, source_digest
 from records.plan import Plan
 from records.record import Record, digest
 from records.store import Store
-
-# What decides trained bits: the library, and how this folder builds and runs a trial.
-SOURCES = ("overconv", "overconv.models", "ablations.trial")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -111,7 +108,10 @@ def _arms(text: str | None, study: Study) -> list[str] | None:
 
 
 def _environment(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
-    sources = source_digest(SOURCES, SOURCES)
+    # What decides trained bits: the library, all of it, since a study may use what nothing else
+    # imports, and how this folder builds and runs a trial.
+    roots = [*modules_of("overconv"), "ablations.trial"]
+    sources = source_digest(roots, ("overconv", "ablations.trial"))
     return describe_stratum(device=options.device, threads=setting.recipe.threads, sources=sources)
 
 
@@ -170,7 +170,7 @@ def _run_jobs(
         }
         return [
             sys.executable, "-m", "ablations", "trial", options.study,
-            "--arm", job.label, "--block", str(job.block), "--expect", expect,
+            f"--arm={job.label}", "--block", str(job.block), "--expect", expect,
             "--study-hash", files.file_hash(options.study),
             "--preset", options.preset, "--device", options.device, "--results", options.results,
             *(word for pair in optional.items() if pair[1] for word in pair),

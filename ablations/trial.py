@@ -3,6 +3,7 @@
 The part of `ablations` that decides trained bits: its source belongs to the stratum.
 """
 
+import copy
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -78,8 +79,10 @@ def resolve(study: Study, setting: Setting, labels: Iterable[str] | None = None)
                     setting,
                     lambda other: resolve_arm(other, (*waiting, label)),
                 )
-            except (TypeError, ValueError, NotImplementedError) as error:
+            except ValueError as error:
                 raise ValueError(f"arm {label!r}: {error}") from error
+            except Exception as error:  # a layer of the user's may raise anything
+                raise ValueError(f"arm {label!r}: {type(error).__name__}: {error}") from error
         return cells[label]
 
     return {label: resolve_arm(label) for label in (study.arms if labels is None else labels)}
@@ -136,6 +139,15 @@ def _cell(label: str, arm: Arm, setting: Setting, resolve_other: Callable[[str],
         },
         "recipe": {**describe(values), "version": RECIPE_VERSION},
     }
+    num_train = len(data.labels_train) - recipe.num_validation
+    if num_train < recipe.batch_size:
+        raise ValueError(
+            f"num_validation={recipe.num_validation} leaves {max(0, num_train)} of the "
+            f"{len(data.labels_train)} training examples of {data.name}, and "
+            f"batch_size={recipe.batch_size} needs as many; choose another preset or data set"
+        )
+    for schedule in recipe.schedules:
+        schedule.apply(copy.deepcopy(built), 0.0)
     shape = data.images_train.shape[1:]
     if not arm.is_plain:
         _check(cell, built, shape)

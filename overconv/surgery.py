@@ -272,12 +272,12 @@ def to_inference(model: nn.Module) -> nn.Module:
             substitutes[id(module)] = fold()
             inside.update(module.modules())
     deployed = deepcopy(model, substitutes).eval()
+    folded: dict[int, Any] = {}  # swapped while copying, under all names that a module has
     for conv_name, norm_name in _foldable_norms(deployed):
         conv, norm = deployed.get_submodule(conv_name), deployed.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-        deployed.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
-        deployed.set_submodule(norm_name, nn.Identity())
-    return deployed.eval()
+        folded[id(conv)], folded[id(norm)] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+    return deepcopy(deployed, folded).eval()
 
 
 class _Tracer(fx.Tracer):

@@ -475,3 +475,27 @@ def test_inference_of_inference_is_itself(x):
     model = perturbed(replace_convs(Net(), MDConv2d, "all"))
     once = to_inference(model)
     torch.testing.assert_close(to_inference(once)(x), once(x), rtol=0, atol=1e-10)
+
+
+class Aliased(nn.Module):
+    """A convolution and a norm, called by their second names."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.body = nn.ModuleList([self.conv, self.norm])
+
+    def forward(self, x):
+        return self.body[1](self.conv(x))
+
+
+def test_a_norm_with_two_names_folds_under_both():
+    torch.manual_seed(3)
+    network = Aliased().double()
+    nn.init.normal_(network.norm.weight)
+    nn.init.normal_(network.norm.bias)
+    network(torch.randn(8, 3, 6, 6, dtype=torch.float64))
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    deployed = to_inference(network)
+    torch.testing.assert_close(deployed(x), network.eval()(x), rtol=0, atol=1e-10)
+    assert sum(p.numel() for p in deployed.parameters()) == 4 * 27 + 4

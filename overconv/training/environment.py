@@ -134,6 +134,21 @@ def source_digest(roots: Iterable[str], packages: Iterable[str]) -> dict[str, st
     return found
 
 
+def modules_of(package: str) -> list[str]:
+    """Every module of ``package``, whether anything imports it or not."""
+    root = _file(package)
+    if root is None or root.name != "__init__.py":
+        raise ValueError(f"no package {package!r}")
+    folder = root.parent
+    names = [path.relative_to(folder).with_suffix("").parts for path in folder.rglob("*.py")]
+    return sorted(".".join((package, *(p for p in parts if p != "__init__"))) for parts in names)
+
+
+def imported_names(path: Path) -> list[str]:
+    """Names that the file ``path`` imports, and what it imports from them, each once."""
+    return sorted(set(_imported(ast.parse(path.read_text(encoding="utf-8")))))
+
+
 def _file(name: str) -> Path | None:
     """The file of module ``name``; nothing is imported to find it."""
     top, *parts = name.split(".")

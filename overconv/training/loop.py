@@ -1,5 +1,7 @@
 """The training loop. It knows a network as an ``nn.Module``, and draws from keyed streams alone."""
 
+import math
+import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -111,7 +113,7 @@ def train(
     Raises:
         ValueError: Fewer training examples than a batch has; the model holds a dropout of an
             unknown kind.
-        RuntimeError: Something drew from torch's global generator, so the training could not be
+        RuntimeError: Something drew from a global generator, so the training could not be
             repeated.
     """
     splits = dataset.split(block, recipe.num_validation)
@@ -127,12 +129,7 @@ def train(
     while state.epoch < recipe.epochs:
         start = time.perf_counter()
         losses = train_epoch(state, inputs)
-        if not torch.equal(_global_state(device), global_state):
-            raise RuntimeError(
-                "the model drew from torch's global generator while training: its draws could be "
-                "neither repeated nor shared by the arms of a block; use modules (nn.Dropout) "
-                "that the loop can key"
-            )
+        _refuse_draws(device, global_state)
         trained = time.perf_counter()
         bad = (~losses.isfinite()).nonzero()
         if len(bad):
@@ -149,6 +146,9 @@ def train(
             newest = {name: values[-1] for name, values in state.curves.items()}
             on_epoch(state.epoch - 1, newest)
     test_loss, correct = evaluate(model, test, inputs.normalization)
+    _refuse_draws(device, global_state)
+    if not math.isfinite(test_loss):  # the last step itself, or what only evaluation computes
+        return _diverged(state, {"epoch": recipe.epochs - 1, "step": inputs.steps - 1})
     final: dict[str, float | None] = {
         "test_accuracy": _share(correct),
         "test_loss": test_loss,
@@ -160,12 +160,22 @@ def train(
     )  # fmt: skip
 
 
-def _global_state(device: str) -> Tensor:
-    """State of torch's own generators, which nothing in a training may move."""
-    states = [torch.get_rng_state()]
+def _global_state(device: str) -> list[object]:
+    """State of the generators of torch, numpy and Python, which nothing in a training may move."""
+    states: list[object] = [torch.get_rng_state().tolist(), random.getstate()]
+    states.append(str(np.random.get_state(legacy=False)))  # noqa: NPY002
     if device.startswith("cuda"):
-        states.append(torch.cuda.get_rng_state(device))
-    return torch.cat(states)
+        states.append(torch.cuda.get_rng_state(device).tolist())
+    return states
+
+
+def _refuse_draws(device: str, before: list[object]) -> None:
+    if _global_state(device) != before:
+        raise RuntimeError(
+            "the model drew from a global generator of torch, numpy or Python: its draws could be "
+            "neither repeated nor shared by the arms of a block; use modules (nn.Dropout) that "
+            "the loop can key"
+        )
 
 
 _FINAL = ("validation_accuracy", "validation_loss", "train_loss")
@@ -269,7 +279,8 @@ def _note(state: TrainState, **values: float) -> None:
 
 
 def _diverged(state: TrainState, at: dict[str, int]) -> Result:
-    _note(state, validation_loss=float("nan"), validation_accuracy=float("nan"))
+    if len(state.curves.get("validation_loss", [])) < len(state.curves["train_loss"]):
+        _note(state, validation_loss=float("nan"), validation_accuracy=float("nan"))
     names = ("test_accuracy", "test_loss", *_FINAL)
     return Result(
         outcome="diverged", metrics=dict.fromkeys(names), curves=state.curves, correct=None,

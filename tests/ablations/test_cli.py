@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ablations import files
 from ablations.cli import main
 from records.record import Record
 
@@ -127,7 +128,8 @@ def test_a_failing_trial_costs_its_own_arm(study_file, tmp_path, capsys):
     study_file.write_text(
         text.replace("QUICK =", "from torch import nn\n\nclass Broken(nn.Conv2d):\n"
         "    def forward(self, x):\n"
-        "        if x.device.type != 'meta':\n            raise RuntimeError('broken on purpose')\n"
+        "        if self.training and x.device.type != 'meta':\n"
+        "            raise RuntimeError('broken on purpose')\n"
         "        return super().forward(x)\n"
         "    def macs(self, image):\n        return Macs()\n\nQUICK =")
         .replace("import MDConv2d", "import MDConv2d\nfrom overconv.operators.base import Macs")
@@ -202,6 +204,20 @@ def test_a_study_file_that_is_none(text, message, study_file, tmp_path, capsys):
     err = capsys.readouterr().err
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_a_setting_that_leaves_nothing_to_train_on(study_file, tmp_path, capsys):
+    arguments = ["run", str(study_file), "--preset", "pilot", "--dataset", "digits"]
+    assert main([*arguments, "--results", str(tmp_path / "results")]) == 2
+    assert "num_validation=5000 leaves 0 of the 1347" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_broken_file_beside_the_studies_keeps_none_from_running(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def (")
+    (tmp_path / "typed.py").write_text("STUDY: int = 3")
+    monkeypatch.setattr(files, "HERE", tmp_path)
+    assert files.names() == ["typed"]
 
 
 def test_a_file_named_like_a_module_is_refused(tmp_path, capsys):

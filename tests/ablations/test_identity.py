@@ -96,6 +96,19 @@ def test_a_changed_line_of_the_users_is_another_layer(old, new, tmp_path):
     assert describe_layer(load(tmp_path / "b", LAYER.replace(old, new)).Shift) != first
 
 
+def test_what_a_users_file_imports_is_part_of_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    helper = tmp_path / "users_helper.py"
+    helper.write_text("FACTOR = 1.0\n")
+    text = LAYER.replace("from torch import nn", "from torch import nn\nimport users_helper")
+    first = describe_layer(load(tmp_path, text).Shift)
+    helper.write_text('"""Only words."""\nFACTOR = 1.0\n')
+    assert describe_layer(load(tmp_path, text).Shift) == first
+    helper.write_text("FACTOR = 0.1\n")
+    assert describe_layer(load(tmp_path, text).Shift) != first
+    sys.modules.pop("users_helper", None)
+
+
 def test_an_installed_layer_carries_its_version():
     described = describe_layer(partial(TimmCondConv2d, num_experts=4))
     assert described["options"] == {"num_experts": 4}

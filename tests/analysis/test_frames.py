@@ -102,14 +102,14 @@ def test_a_planted_mixing_of_strata_is_caught(two_strata, monkeypatch):
         compare(frames, "gated-1", "plain")
 
 
-def test_a_tie_of_strata_goes_to_the_first_finished(tmp_path, made):
+def test_a_tie_of_strata_goes_to_the_one_that_was_run_later(tmp_path, made):
     plan, store = made.make_plan(("plain", "gated-1")), Store(tmp_path)
     for environment, finished in ((ELSEWHERE, 50.0), (made.ENVIRONMENT, 40.0)):
         store.publish(
             made.make_record(plan, "plain", 0, 0.5, environment=environment, finished=finished)
         )
     frames = study_frames(plan, store)
-    assert [r.environment for r in frames.records] == [made.ENVIRONMENT]
+    assert [r.environment for r in frames.records] == [ELSEWHERE]
 
 
 def test_a_trial_that_was_repeated_with_other_bytes_is_disputed(tmp_path, made):

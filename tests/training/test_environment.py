@@ -9,6 +9,7 @@ import pytest
 from overconv.training.environment import (
     describe_stratum,
     facts,
+    modules_of,
     probe,
     source_digest,
     syntax_digest,
@@ -91,6 +92,13 @@ def test_the_closure_of_imports_is_followed(package):
     (package / "late.py").write_text("2\n")
     changed = source_digest(["made_package.top"], ["made_package"])
     assert {name for name in found if found[name] != changed[name]} == {"made_package.late"}
+
+
+def test_every_module_of_a_package_is_named_imported_or_not(package):
+    assert "made_package.unused" in modules_of("made_package")
+    assert {"overconv", "overconv.operators.mdconv"} <= set(modules_of("overconv"))
+    with pytest.raises(ValueError, match="no package 'made_package.base'"):
+        modules_of("made_package.base")
 
 
 def test_a_root_that_is_no_module_is_named():

@@ -1,6 +1,7 @@
 """The loop: repeatable to the bit, blind to the model's random draws, honest at the end."""
 
 import dataclasses
+import random
 
 import numpy as np
 import pytest
@@ -96,8 +97,33 @@ class Draws(nn.Module):
 
 def test_a_draw_from_the_global_generator_is_refused(dataset):
     """The planted defect: dropout from torch's global state."""
-    with pytest.raises(RuntimeError, match="drew from torch's global generator"):
+    with pytest.raises(RuntimeError, match="drew from a global generator"):
         train(nn.Sequential(Draws(), network()), dataset, RECIPE, block=0)
+
+
+class DrawsElsewhere(nn.Module):
+    def __init__(self, draw, training):
+        super().__init__()
+        self.draw, self.when = draw, training
+
+    def forward(self, x):
+        return x * (1 + 0 * self.draw()) if self.training is self.when else x
+
+
+@pytest.mark.parametrize("draw", [np.random.rand, random.random, lambda: torch.rand(1)])
+@pytest.mark.parametrize("training", [True, False])
+def test_no_global_generator_is_drawn_from_in_any_mode(draw, training, dataset):
+    model = nn.Sequential(DrawsElsewhere(draw, training), network())
+    with pytest.raises(RuntimeError, match="drew from a global generator"):
+        train(model, dataset, dataclasses.replace(RECIPE, epochs=1), block=0)
+
+
+def test_a_divergence_in_the_last_step_is_one(dataset):
+    recipe = Recipe(epochs=1, batch_size=180, lr=1e38)
+    result = train(network(), dataset, recipe, block=0)
+    assert result.outcome == "diverged"
+    assert result.diverged_at == {"epoch": 0, "step": 0}
+    assert {len(curve) for curve in result.curves.values()} == {1}
 
 
 def by_hand(dataset: Dataset, recipe: Recipe) -> nn.Module:
