@@ -4,19 +4,36 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import matplotlib
-from matplotlib import ft2font, style
+from matplotlib import font_manager, ft2font, style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+# The files that come with matplotlib, under a name of their own: another DejaVu Sans, which a
+# system may have, numbers its glyphs differently.
+FONT = "DejaVu Sans of matplotlib"
+for _file, _weight in (("DejaVuSans.ttf", "normal"), ("DejaVuSans-Bold.ttf", "bold")):
+    font_manager.fontManager.ttflist.append(
+        font_manager.FontEntry(
+            fname=str(Path(matplotlib.get_data_path(), "fonts", "ttf", _file)),
+            name=FONT,
+            style="normal",
+            variant="normal",
+            weight=_weight,
+            stretch="normal",
+            size="scalable",
+        )
+    )
 
 INK, SOFT, FAINT, RULE = "#22272b", "#5f6b73", "#a9b3b9", "#e3e7ea"
 PALETTE = ("#5f6b73", "#0b6aa2", "#c1531b", "#4d7c2f", "#7a4a95", "#a08110", "#0f7f79")
 
 # Complete with rcdefaults: a user's matplotlibrc must not reach the report.
 STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.family": FONT,
     "font.size": 8.0,
     "text.color": INK,
     "axes.titlesize": 8.0,

@@ -9,15 +9,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-from overconv.training.streams import seeded, stream
+from overconv.training.probe import probe
 
 
 def configure(threads: int) -> None:
@@ -34,6 +34,8 @@ def describe_stratum(*, device: str, threads: int, sources: Mapping[str, str]) -
 
     The versions and the reported capability of the processor are not enough, since a library may
     choose other instructions under the same ones: ``probe`` hashes the bits of a short training.
+    Configures this process for ``threads``, as a training does. ``sources`` maps modules to
+    digests, as :func:`source_digest` gives them.
 
     Raises:
         ValueError: ``device`` is unknown, or not there.
@@ -53,85 +55,96 @@ def describe_stratum(*, device: str, threads: int, sources: Mapping[str, str]) -
             "cudnn_tf32": torch.backends.cudnn.allow_tf32 if cuda else None,
         },
         "threads": threads,
-        "sources": _digest(sorted(sources.items())),
+        "sources": _digest(sorted(sources.values())),  # by content: a moved file is the same
         "probe": probe(device),
     }
 
 
 def check_device(device: str) -> None:
     """Raise a ValueError unless ``device`` is one that can be trained on here."""
-    kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
+    kind, _, index = device.partition(":")
+    if device != "cpu" and (
+        kind != "cuda" or (index and not index.isdecimal()) or device[-1] == ":"
+    ):
         raise ValueError(f"device={device!r}; allowed: 'cpu', 'cuda', 'cuda:N'")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device!r}, but torch finds no CUDA device here; allowed: 'cpu'")
+    found = torch.cuda.device_count()
+    if kind == "cuda" and int(index or 0) >= found:
+        raise ValueError(f"device={device!r}, but torch finds {found} CUDA devices here")
 
 
 def _cpu() -> str:
     return f"cpu, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-class _Probe(nn.Module):
-    """The kinds of layer that trainings are made of, small."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.spatial = nn.Conv2d(3, 16, 3, padding=1)
-        self.norm = nn.BatchNorm2d(16)
-        self.pointwise = nn.Conv2d(16, 24, 1)
-        self.grouped = nn.Conv2d(24, 24, 3, padding=1, groups=24)
-        self.linear = nn.Linear(24, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.norm(self.spatial(x)))
-        x = self.grouped(self.pointwise(x) * x.mean((2, 3)).sigmoid().mean(1)[:, None, None, None])
-        return self.linear(F.relu(x).mean((2, 3)))
-
-
-def probe(device: str = "cpu", steps: int = 10) -> str:
-    """Digest of the weights after a training of ``steps`` steps on made data."""
-    with seeded(0, "probe"):
-        model = _Probe().to(device)
-    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=1e-3)
-    generator = stream(0, "probe", "data")
-    for _ in range(steps):
-        images = torch.from_numpy(generator.standard_normal((32, 3, 14, 14), dtype=np.float32))
-        labels = torch.from_numpy(generator.integers(0, 10, 32))
-        optimizer.zero_grad()
-        F.cross_entropy(model(images.to(device)), labels.to(device)).backward()
-        optimizer.step()
-    hashed = hashlib.sha256()
-    for value in model.state_dict().values():
-        hashed.update(value.cpu().contiguous().numpy())
-    return hashed.hexdigest()[:16]
-
-
 # Source.
 
 
 def source_digest(roots: Iterable[str], packages: Iterable[str]) -> dict[str, str]:
-    """The modules that ``roots`` import, themselves included, each with :func:`syntax_digest`.
+    """The modules that ``roots`` import, themselves included, each with a digest of what it says.
 
     Found by reading, not by what happens to be loaded. Followed are imports of modules whose
-    names lie in ``packages`` (a package, or a single module).
+    names lie in ``packages`` (a package, or a single module). Comments, docstrings and layout say
+    nothing, and neither does the name of a followed module: an import of it counts by what it
+    finds there. So the set of digests stays the same when a file is moved, and everything that
+    imports from it is told. A module that says nothing is left out.
 
     Raises:
         ValueError: A root is no module that can be found.
     """
     packages, waiting = tuple(packages), list(roots)
-    found: dict[str, str] = {}
+    found: dict[str, _Said] = {}
     for root in waiting:
         if _file(root) is None:
             raise ValueError(f"no module {root!r} to hash the source of")
     while waiting:
         name = waiting.pop()
         path = None if name in found else _file(name)
-        if path is None or not any(name == p or name.startswith(f"{p}.") for p in packages):
-            continue
-        found[name] = syntax_digest(path)
-        waiting += _imported(ast.parse(path.read_text(encoding="utf-8")))
-        waiting += [name.rpartition(".")[0]] if "." in name else []
-    return found
+        if path is not None and any(name == p or name.startswith(f"{p}.") for p in packages):
+            found[name] = _read(name, path, packages)
+            waiting += [name.rpartition(".")[0]] if "." in name else []
+            for module, what in found[name].imports:
+                # What is imported from a package may be a module of it.
+                waiting += [module, *([f"{module}.{what.partition(' as ')[0]}"] if what else [])]
+    digests = {name: _digest(said.text) for name, said in found.items()}
+    for _ in range(2):  # from the text of a module to what it imports, and what that imports
+        digests = {
+            name: _digest(
+                (said.text, sorted((digests.get(m, m), what) for m, what in said.imports))
+            )
+            for name, said in found.items()
+        }
+    return {name: digests[name] for name, said in found.items() if said.text or said.imports}
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A module's text, and apart from it what it imports from which followed module."""
+
+    text: str
+    imports: tuple[tuple[str, str], ...]
+
+
+def _read(name: str, path: Path, packages: tuple[str, ...]) -> _Said:
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    followed = {p.partition(".")[0] for p in packages}
+    imports: list[tuple[str, str]] = []
+
+    class Apart(ast.NodeTransformer):
+        def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            if module.partition(".")[0] not in followed:
+                return node
+            imports.extend((module, ast.unparse(alias)) for alias in node.names)
+            return None
+
+        def visit_Import(self, node: ast.Import) -> ast.AST:
+            # Such a module is used by its name, which therefore stays in the text.
+            imports.extend(
+                (alias.name, "") for alias in node.names if alias.name.partition(".")[0] in followed
+            )
+            return node
+
+    return _Said(ast.unparse(Apart().visit(_bare_tree(path))), tuple(imports))
 
 
 def modules_of(package: str) -> list[str]:
@@ -146,7 +159,13 @@ def modules_of(package: str) -> list[str]:
 
 def imported_names(path: Path) -> list[str]:
     """Names that the file ``path`` imports, and what it imports from them, each once."""
-    return sorted(set(_imported(ast.parse(path.read_text(encoding="utf-8")))))
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return sorted(names)
 
 
 def _file(name: str) -> Path | None:
@@ -165,27 +184,21 @@ def _file(name: str) -> Path | None:
     return None
 
 
-def _imported(tree: ast.AST) -> list[str]:
-    names: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            # What is imported from a package may be a module of it.
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
-
-
 def syntax_digest(path: Path) -> str:
     """Digest of what the file ``path`` says to Python: no comments, docstrings, layout or place."""
+    # Unparsed rather than dumped: a dump changes with the version of Python.
+    return _digest(ast.unparse(_bare_tree(path)))
+
+
+def _bare_tree(path: Path) -> ast.Module:
+    """The syntax tree of a file, as if it had no docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             match node.body:
                 case [ast.Expr(value=ast.Constant(value=str())), *rest]:
-                    node.body = rest or [ast.Pass()]  # as if there had been no docstring
-    # Unparsed rather than dumped: a dump changes with the version of Python.
-    return _digest(ast.unparse(tree))
+                    node.body = rest or ([] if isinstance(node, ast.Module) else [ast.Pass()])
+    return tree
 
 
 def _digest(value: object) -> str:

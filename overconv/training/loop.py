@@ -1,7 +1,6 @@
 """The training loop. It knows a network as an ``nn.Module``, and draws from keyed streams alone."""
 
 import math
-import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,15 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from overconv.training.data import Augmentation, Dataset, Feed, Normalization, Split
+from overconv.training.augmentation import Augmentation, Feed, Normalization
+from overconv.training.data import Dataset, Split
+from overconv.training.environment import configure
+from overconv.training.evaluation import accuracy, evaluate
 from overconv.training.recipe import Recipe
-from overconv.training.streams import KeyedDropout, key_dropout, stream
+from overconv.training.streams import KeyedDropout, key_dropout, no_global_draws, stream
 
-EVALUATION_BATCH = 500
 # Steps between two looks at the gradients' norm, which would cost 1 % of a small step each time.
 GRAD_NORM_EVERY = 8
 
 OnEpoch = Callable[[int, dict[str, float]], None]
+
+_FINAL = ("validation_accuracy", "validation_loss", "train_loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,8 @@ class Result:
     """What came of a training.
 
     Attributes:
-        outcome: ``"diverged"`` if the training loss became infinite or no number.
+        outcome: ``"diverged"`` if the training loss, or at the end the test loss, became infinite
+            or no number.
         metrics: Figures of the last epoch, never of the best one; accuracies are fractions. All
             None if diverged.
         curves: One value an epoch: ``train_loss`` and ``train_accuracy`` (means over the steps, as
@@ -36,8 +40,9 @@ class Result:
             ``lr`` of the last step, ``grad_norm`` (norm of all gradients together, mean over
             every eighth step of the epoch, from its first).
         correct: For each test example whether it was classified rightly; None if diverged.
-        seconds: One value an epoch of ``train`` and ``evaluate``.
-        diverged_at: ``epoch`` and ``step`` of the first loss that was not finite.
+        seconds: One value an epoch of ``train`` and ``evaluate``; not that of the test.
+        diverged_at: ``epoch``, and in it the ``step``, of the first training loss that was not
+            finite, counted from 0; after the last step if that was the test loss.
     """
 
     outcome: Literal["finished", "diverged"]
@@ -58,7 +63,7 @@ class TrainState:
     epoch: int = 0
     step: int = 0
     curves: dict[str, list[float]] = field(default_factory=dict)
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {"train": [], "evaluate": []})
+    seconds: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Inputs:
@@ -100,10 +105,12 @@ def train(
     """Train ``model``, in place, and test it once, at the end.
 
     The same arguments give the same bits, in the same stratum. Split, order, augmentation and
-    dropout are those of ``block`` and do not depend on the model.
+    dropout are those of ``block`` and do not depend on the model. Sets torch to the recipe's
+    threads and to deterministic algorithms, for the process.
 
     Args:
-        model: Maps (B, C, H, W) to logits (B, num_classes); already on ``device``.
+        model: Maps (B, C, H, W) to logits (B, num_classes); already on ``device``. Its dropouts
+            are replaced by keyed ones.
         dataset: Kept on ``device`` as uint8.
         recipe: How to train.
         block: Names the random streams.
@@ -113,9 +120,10 @@ def train(
     Raises:
         ValueError: Fewer training examples than a batch has; the model holds a dropout of an
             unknown kind.
-        RuntimeError: Something drew from a global generator, so the training could not be
+        RuntimeError: Something drew from torch's global generator, so the training could not be
             repeated.
     """
+    configure(recipe.threads)
     splits = dataset.split(block, recipe.num_validation)
     inputs = Inputs(dataset, splits.train, recipe, block, device)
     if inputs.steps == 0:
@@ -125,60 +133,46 @@ def train(
         )
     validation, test = splits.validation.to(device), splits.test.to(device)
     state = TrainState(model, recipe.build_optimizer(model), key_dropout(model, block))
-    global_state = _global_state(device)
     while state.epoch < recipe.epochs:
-        start = time.perf_counter()
-        losses = train_epoch(state, inputs)
-        _refuse_draws(device, global_state)
-        trained = time.perf_counter()
-        bad = (~losses.isfinite()).nonzero()
-        if len(bad):
-            at = {"epoch": state.epoch, "step": int(bad[0])}
-            return _diverged(state, at)
-        for schedule in recipe.schedules:
-            schedule.apply(model, (state.epoch + 1) / recipe.epochs)
-        loss, correct = evaluate(model, validation, inputs.normalization)
-        _note(state, validation_loss=loss, validation_accuracy=_share(correct))
-        state.seconds["train"].append(trained - start)
-        state.seconds["evaluate"].append(time.perf_counter() - trained)
+        with no_global_draws(device):
+            bad_step = _run_epoch(state, inputs, validation)
+        if bad_step is not None:
+            return _diverged(state, epoch=state.epoch, step=bad_step)
         state.epoch += 1
         if on_epoch is not None:
-            newest = {name: values[-1] for name, values in state.curves.items()}
-            on_epoch(state.epoch - 1, newest)
-    test_loss, correct = evaluate(model, test, inputs.normalization)
-    _refuse_draws(device, global_state)
-    if not math.isfinite(test_loss):  # the last step itself, or what only evaluation computes
-        return _diverged(state, {"epoch": recipe.epochs - 1, "step": inputs.steps - 1})
-    final: dict[str, float | None] = {
-        "test_accuracy": _share(correct),
-        "test_loss": test_loss,
-        **{name: state.curves[name][-1] for name in _FINAL},
-    }
+            on_epoch(state.epoch - 1, {name: curve[-1] for name, curve in state.curves.items()})
+    with no_global_draws(device):
+        test_loss, correct = evaluate(model, test, inputs.normalization)
+    if not math.isfinite(test_loss):  # no training loss follows on the last step, to show it
+        return _diverged(state, epoch=recipe.epochs - 1, step=inputs.steps)
     return Result(
-        outcome="finished", metrics=final, curves=state.curves, correct=correct.numpy(),
-        seconds=state.seconds, diverged_at=None,
-    )  # fmt: skip
+        outcome="finished",
+        metrics={
+            "test_accuracy": accuracy(correct),
+            "test_loss": test_loss,
+            **{name: state.curves[name][-1] for name in _FINAL},
+        },
+        curves=state.curves,
+        correct=correct.numpy(),
+        seconds=state.seconds,
+        diverged_at=None,
+    )
 
 
-def _global_state(device: str) -> list[object]:
-    """State of the generators of torch, numpy and Python, which nothing in a training may move."""
-    states: list[object] = [torch.get_rng_state().tolist(), random.getstate()]
-    states.append(str(np.random.get_state(legacy=False)))  # noqa: NPY002
-    if device.startswith("cuda"):
-        states.append(torch.cuda.get_rng_state(device).tolist())
-    return states
-
-
-def _refuse_draws(device: str, before: list[object]) -> None:
-    if _global_state(device) != before:
-        raise RuntimeError(
-            "the model drew from a global generator of torch, numpy or Python: its draws could be "
-            "neither repeated nor shared by the arms of a block; use modules (nn.Dropout) that "
-            "the loop can key"
-        )
-
-
-_FINAL = ("validation_accuracy", "validation_loss", "train_loss")
+def _run_epoch(state: TrainState, inputs: Inputs, validation: Split) -> int | None:
+    """Train an epoch, validate, note both; the first step whose loss was not finite, if any."""
+    start = time.perf_counter()
+    losses = train_epoch(state, inputs)
+    bad_steps = (~losses.isfinite()).nonzero().flatten().tolist()
+    trained = time.perf_counter()
+    loss, correct = math.nan, torch.zeros(0)
+    if not bad_steps:
+        for schedule in inputs.recipe.schedules:
+            schedule.apply(state.model, (state.epoch + 1) / inputs.recipe.epochs)
+        loss, correct = evaluate(state.model, validation, inputs.normalization)
+    _note(state.curves, validation_loss=loss, validation_accuracy=accuracy(correct))
+    _note(state.seconds, train=trained - start, evaluate=time.perf_counter() - trained)
+    return bad_steps[0] if bad_steps else None
 
 
 class Tally:
@@ -188,15 +182,15 @@ class Tally:
         self.losses = torch.empty(inputs.steps, device=inputs.device)
         self.hits = torch.empty_like(self.losses)
         self.norms: list[Tensor] = []
+        self.num_steps = 0
 
-    def note(
-        self, index: int, loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module
-    ) -> None:
-        """Add step ``index`` of the epoch."""
-        self.losses[index] = loss.detach()
-        self.hits[index] = (logits.detach().argmax(1) == labels).sum()
-        if index % GRAD_NORM_EVERY == 0:
+    def note(self, loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module) -> None:
+        """Add a step; before the optimiser's, some kinds of which change the gradients."""
+        self.losses[self.num_steps] = loss.detach()
+        self.hits[self.num_steps] = (logits.detach().argmax(1) == labels).sum()
+        if self.num_steps % GRAD_NORM_EVERY == 0:
             self.norms.append(grad_norm(model))
+        self.num_steps += 1
 
     def read(self, batch_size: int) -> dict[str, float]:
         """The curves' values of the epoch."""
@@ -211,26 +205,25 @@ def train_epoch(state: TrainState, inputs: Inputs) -> Tensor:
     """One pass over ``inputs``; returns the loss of each step. Nothing waits for the device."""
     state.model.train()
     tally = Tally(inputs)
-    for index, (images, labels) in enumerate(inputs.epoch(state.epoch)):
-        loss, logits = train_step(state, inputs, images, labels)
-        tally.note(index, loss, logits, labels, state.model)
+    for images, labels in inputs.epoch(state.epoch):
+        train_step(state, inputs, images, labels, tally)
     rate = inputs.recipe.rate(state.step - 1, inputs.steps)
-    _note(state, lr=rate, **tally.read(inputs.recipe.batch_size))
+    _note(state.curves, lr=rate, **tally.read(inputs.recipe.batch_size))
     return tally.losses
 
 
 def train_step(
-    state: TrainState, inputs: Inputs, images: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One step of the optimiser; returns the loss and the logits before it."""
+    state: TrainState, inputs: Inputs, images: Tensor, labels: Tensor, tally: Tally
+) -> None:
+    """One step of the optimiser; ``tally`` takes note of what came before it."""
     _prepare_step(state, inputs.recipe, inputs.steps)
     logits = state.model(images)
     loss = F.cross_entropy(logits, labels, label_smoothing=inputs.recipe.label_smoothing)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    tally.note(loss, logits, labels, state.model)
     state.optimizer.step()
     state.step += 1
-    return loss, logits
 
 
 def _prepare_step(state: TrainState, recipe: Recipe, steps_per_epoch: int) -> None:
@@ -250,39 +243,17 @@ def grad_norm(model: nn.Module) -> Tensor:
     return torch.nn.utils.get_total_norm(gradients, foreach=True)
 
 
-@torch.no_grad()
-def evaluate(model: nn.Module, split: Split, normalization: Normalization) -> tuple[float, Tensor]:
-    """Mean cross-entropy, and for each example whether it was classified rightly, on the CPU.
-
-    An empty split has a loss of NaN.
-    """
-    model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=split.labels.device)
-    correct = []
-    for start in range(0, len(split), EVALUATION_BATCH):
-        labels = split.labels[start : start + EVALUATION_BATCH]
-        logits = model(normalization.apply(split.images[start : start + EVALUATION_BATCH]))
-        total += F.cross_entropy(logits, labels, reduction="sum").double()
-        correct.append(logits.argmax(1) == labels)
-    if not correct:
-        return float("nan"), torch.zeros(0, dtype=torch.bool)
-    return total.item() / len(split), torch.cat(correct).cpu()
-
-
-def _share(correct: Tensor) -> float:
-    return correct.double().mean().item() if len(correct) else float("nan")
-
-
-def _note(state: TrainState, **values: float) -> None:
+def _note(curves: dict[str, list[float]], **values: float) -> None:
     for name, value in values.items():
-        state.curves.setdefault(name, []).append(value)
+        curves.setdefault(name, []).append(value)
 
 
-def _diverged(state: TrainState, at: dict[str, int]) -> Result:
-    if len(state.curves.get("validation_loss", [])) < len(state.curves["train_loss"]):
-        _note(state, validation_loss=float("nan"), validation_accuracy=float("nan"))
-    names = ("test_accuracy", "test_loss", *_FINAL)
+def _diverged(state: TrainState, *, epoch: int, step: int) -> Result:
     return Result(
-        outcome="diverged", metrics=dict.fromkeys(names), curves=state.curves, correct=None,
-        seconds=state.seconds, diverged_at=at,
-    )  # fmt: skip
+        outcome="diverged",
+        metrics=dict.fromkeys(("test_accuracy", "test_loss", *_FINAL)),
+        curves=state.curves,
+        correct=None,
+        seconds=state.seconds,
+        diverged_at={"epoch": epoch, "step": step},
+    )

@@ -83,6 +83,9 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}={value!r}; allowed: whole numbers from {least}")
+        for name in ("nesterov", "flip"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r}; allowed: True, False")
         for name, low, high in (
             ("lr", 0.0, math.inf),
             ("momentum", 0.0, 1.0),
@@ -96,6 +99,8 @@ class Recipe:
             if not (low <= value < high or (name == "warmup_epochs" and value == high)):
                 raise ValueError(f"{name}={value!r}; allowed: from {low} to {high}")
             object.__setattr__(self, name, float(value))  # 1 and 1.0 are one recipe
+        if not isinstance(self.schedules, tuple | list):
+            raise ValueError(f"schedules={self.schedules!r}; allowed: a tuple of schedules")
         object.__setattr__(self, "schedules", tuple(self.schedules))
         for schedule in self.schedules:
             if not callable(getattr(schedule, "apply", None)):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,12 +26,38 @@ def seeded(block: int, purpose: str, *index: int | str) -> Iterator[None]:
     """Within: torch's global CPU generator stands at the start of this stream; restored after.
 
     For initialisation, which draws from the global generator. That one keeps 32 bits of a seed,
-    so of some 65,000 streams two may be expected to be equal; a network has a few dozen.
+    so of some 65,000 streams two may be expected to be equal; a network has a few dozen. The
+    generators of other devices are left alone: build on the CPU, then move.
     """
     seed = int(stream(block, purpose, *index).integers(2**32))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
+
+
+@contextmanager
+def no_global_draws(device: str | torch.device) -> Iterator[None]:
+    """Within: nothing draws from the global generators of torch, numpy and Python.
+
+    Raises:
+        RuntimeError: Something did. It is noticed at the end, so that nothing has to wait.
+    """
+    before = _global_state(device)
+    yield
+    if _global_state(device) != before:
+        raise RuntimeError(
+            "the model drew from a global generator of torch, numpy or Python: its draws could be "
+            "neither repeated nor shared by the arms of a block; use modules (nn.Dropout) that "
+            "the loop can key"
+        )
+
+
+def _global_state(device: str | torch.device) -> list[object]:
+    states: list[object] = [torch.get_rng_state().tolist(), random.getstate()]
+    states.append(str(np.random.get_state(legacy=False)))  # noqa: NPY002
+    if torch.device(device).type == "cuda":
+        states.append(torch.cuda.get_rng_state(device).tolist())
+    return states
 
 
 class KeyedDropout(nn.Module):
@@ -61,7 +88,9 @@ class KeyedDropout(nn.Module):
         generator = stream(self.block, "dropout", self.name, self.step, self.calls)
         self.calls += 1  # a module that is shared draws anew at each of its places
         kept = torch.from_numpy(generator.random(tuple(shape), dtype=np.float32) >= self.p)
-        return x * (kept.to(x.device, x.dtype) / max(1 - self.p, 1e-12))
+        if x.is_cuda:  # from pinned memory the copy need not wait for the device
+            kept = kept.pin_memory().to(x.device, non_blocking=True)
+        return x * (kept.to(x.dtype) / max(1 - self.p, 1e-12))
 
     def extra_repr(self) -> str:
         return f"p={self.p}, whole_channels={self.whole_channels}"
@@ -78,24 +107,28 @@ _DROPOUTS = {
 def key_dropout(model: nn.Module, block: int) -> list[KeyedDropout]:
     """Put a :class:`KeyedDropout` in the place of every dropout of ``model``, in place.
 
+    Those of an earlier training are keyed anew, for ``block``.
+
     Raises:
         ValueError: ``model`` has a dropout of another kind, which would draw from the global
-            generator; the message names it.
+            generator, or is itself a dropout; the message names it. ``model`` is as it was then.
     """
+    if type(model) in _DROPOUTS:
+        raise ValueError("the model is itself a dropout; allowed: a network that holds one")
     keyed: dict[nn.Module, KeyedDropout] = {}
-    for name, module in list(model.named_modules()):
-        if type(module) in _DROPOUTS:
-            whole = _DROPOUTS[type(module)]
-            keyed[module] = KeyedDropout(module.p, block, name, whole_channels=whole).train(
-                module.training
-            )
+    for name, module in model.named_modules():
+        if isinstance(module, KeyedDropout):
+            p, whole = module.p, module.whole_channels
+        elif type(module) in _DROPOUTS:
+            p, whole = module.p, _DROPOUTS[type(module)]
         elif isinstance(module, nn.modules.dropout._DropoutNd):
             allowed = ", ".join(kind.__name__ for kind in _DROPOUTS)
             raise ValueError(f"{name!r} is a {type(module).__name__}; allowed: {allowed}")
+        else:
+            continue
+        keyed[module] = KeyedDropout(p, block, name, whole_channels=whole).train(module.training)
     for module in list(model.modules()):
         for name, child in module._modules.items():  # a shared child under all of its names
             if child is not None and child in keyed:
                 setattr(module, name, keyed[child])
-    if model in keyed:
-        raise ValueError("the model is itself a dropout; allowed: a network that holds one")
     return list(keyed.values())

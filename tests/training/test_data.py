@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from overconv.training import data
-from overconv.training.data import Augmentation, Feed, Normalization, Split, load, read_idx
+from overconv.training import fashion_mnist
+from overconv.training.augmentation import Augmentation, Feed, Normalization
+from overconv.training.data import Split, fingerprint, load
+from overconv.training.fashion_mnist import read_idx
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
@@ -64,6 +66,28 @@ def test_one_pixel_changes_the_fingerprint(folder):
     assert load("fashion_mnist", folder).fingerprint != first
 
 
+def test_labels_types_and_shapes_are_in_the_fingerprint():
+    values = torch.arange(12)
+    found = {
+        fingerprint(values.view(3, 4), values),
+        fingerprint(values.view(4, 3), values),
+        fingerprint(values.view(3, 4), values.int()),
+        fingerprint(values.view(3, 4), values.flip(0)),
+        fingerprint(values, values.view(3, 4)),
+    }
+    assert len(found) == 5
+
+
+def test_one_label_changes_the_fingerprint(folder):
+    first = load("fashion_mnist", folder).fingerprint
+    for name in ("train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte"):
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[:-1] + bytes([(whole[-1] + 1) % 10]))
+        assert load("fashion_mnist", folder).fingerprint != first
+        (folder / name).write_bytes(whole)
+    assert load("fashion_mnist", folder).fingerprint == first
+
+
 def test_places_are_searched_in_order(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("OVERCONV_DATA", str(folder))
     assert len(load("fashion_mnist", tmp_path / "elsewhere").labels_train) == 30
@@ -75,7 +99,7 @@ def test_places_are_searched_in_order(folder, tmp_path, monkeypatch):
 
 
 def test_a_missing_set_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "places", lambda root: [Path(root)] * 4)
+    monkeypatch.setattr(fashion_mnist, "places", lambda root: [Path(root)] * 4)
     with pytest.raises(ValueError, match="none of .*nowhere.*apt-get install dataset-fashion"):
         load("fashion_mnist", tmp_path / "nowhere")
 
@@ -102,11 +126,19 @@ def test_a_file_cut_short_is_named(keep, compressed, folder):
         (idx(np.zeros((5, 3, 3))) + b"more", "49 values for"),
         (idx(np.zeros(5)), "do not fit"),
         (idx(np.zeros((29, 28, 28))), "do not fit"),
+        (bytes([0, 0, 8, 4]) + b"\xff" * 16 + b"few", "cut short or corrupt: 3 values"),
     ],
 )
 def test_a_corrupt_file_is_named(content, message, folder):
     (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(content))
     with pytest.raises(ValueError, match=message):
+        load("fashion_mnist", folder)
+
+
+def test_a_set_without_images_is_refused(folder):
+    (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros((0, 28, 28)))))
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(0)))
+    with pytest.raises(ValueError, match="t10k-images.* holds no image"):
         load("fashion_mnist", folder)
 
 

@@ -10,23 +10,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from overconv.training import loop
-from overconv.training.data import Dataset, Normalization
-from overconv.training.loop import evaluate, grad_norm, train
+from overconv.training.augmentation import Feed, Normalization
+from overconv.training.data import Dataset
+from overconv.training.loop import Inputs, grad_norm, train
 from overconv.training.recipe import Recipe
-from overconv.training.streams import seeded
+from overconv.training.streams import seeded, stream
 
 RECIPE = Recipe(epochs=2, batch_size=32, lr=0.05, crop_padding=1, flip=True, num_validation=40)
-
-
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(3, (250,), generator=generator)
-    images = torch.randint(0, 120, (250, 1, 6, 6), generator=generator)
-    for index, label in enumerate(labels.tolist()):
-        images[index, :, 2 * label : 2 * label + 2] += 100
-    images = images.to(torch.uint8)
-    return Dataset("made", images[:180], labels[:180], images[180:], labels[180:], 3, "made")
 
 
 def network(dropout: float = 0.0) -> nn.Module:
@@ -52,6 +42,17 @@ class Listener(nn.Module):
         if self.training:
             self.heard.append(x.detach().clone())
         return self.inner(x)
+
+
+def rows(images: torch.Tensor) -> list[bytes]:
+    return [image.numpy().tobytes() for image in images]
+
+
+def heard(dataset: Dataset, **changes) -> list[bytes]:
+    """What reaches a network in training, example by example."""
+    listener = Listener(network())
+    train(listener, dataset, dataclasses.replace(RECIPE, **changes), block=0)
+    return rows(torch.cat(listener.heard))
 
 
 def same(first, second) -> bool:
@@ -82,23 +83,98 @@ def test_an_epoch_sees_each_example_once(dataset):
     recipe = dataclasses.replace(RECIPE, crop_padding=0, flip=False, batch_size=35)
     listener = Listener(network())
     train(listener, dataset, recipe, block=0)
+    expected = Normalization.of(dataset).apply(dataset.split(0, 40).train.images)
     for epoch in (listener.heard[:4], listener.heard[4:]):
-        seen = torch.cat(epoch)
-        train_images = dataset.split(0, 40).train.images
-        expected = Normalization.of(dataset).apply(train_images)
-        assert torch.equal(seen.flatten(1).sort(0)[0], expected.flatten(1).sort(0)[0])
+        assert sorted(rows(torch.cat(epoch))) == sorted(rows(expected))
     assert not torch.equal(torch.cat(listener.heard[:4]), torch.cat(listener.heard[4:]))
 
 
-class Draws(nn.Module):
+def test_an_order_shared_with_initialisation_would_be_seen(dataset, monkeypatch):
+    """The planted defect: one generator for all, which a larger network has moved further."""
+
+    def heard_after(num_initial_values: int) -> list[bytes]:
+        shared = stream(0, "everything")
+        shared.standard_normal(num_initial_values)
+        monkeypatch.setattr(loop, "stream", lambda *key: shared)
+        return heard(dataset)
+
+    assert heard_after(500) == heard_after(500)
+    assert heard_after(500) != heard_after(600)
+
+
+def test_what_an_example_becomes_does_not_depend_on_its_batch(dataset):
+    assert heard(dataset, batch_size=35) == heard(dataset, batch_size=70)
+
+
+def test_augmentation_drawn_by_place_would_be_seen(dataset, monkeypatch):
+    """The planted defect: a table of draws for the places in a batch, not for the examples."""
+    genuine = Feed.batches
+
+    def planted(self, places, draws, size):
+        numbers = torch.zeros_like(self.split.numbers)
+        numbers[places] = torch.arange(len(places)) % size
+        self.split = dataclasses.replace(self.split, numbers=numbers)
+        return genuine(self, places, draws, size)
+
+    monkeypatch.setattr(Feed, "batches", planted)
+    assert heard(dataset, batch_size=35) != heard(dataset, batch_size=70)
+
+
+def test_each_epoch_augments_anew(dataset):
+    """With one batch an epoch, of all examples, the same draws would give the same set again."""
+    seen = heard(dataset, batch_size=140)
+    assert sorted(seen[:140]) != sorted(seen[140:])
+
+
+class Constant(nn.Module):
+    """Ones in the place of the images, so that what is behind shows its dropout's mask."""
+
     def forward(self, x):
-        return F.dropout(x, 0.5, self.training)
+        return torch.ones(len(x), 36)
 
 
-def test_a_draw_from_the_global_generator_is_refused(dataset):
-    """The planted defect: dropout from torch's global state."""
+def test_each_step_drops_anew(dataset):
+    listener = Listener(nn.Linear(36, 3))
+    train(nn.Sequential(Constant(), nn.Dropout(0.5), listener), dataset, RECIPE, block=0)
+    assert len(listener.heard) == 8
+    assert len({mask.numpy().tobytes() for mask in listener.heard}) == 8
+
+
+class Draws(nn.Module):
+    def __init__(self, while_training: bool):
+        super().__init__()
+        self.while_training = while_training
+
+    def forward(self, x):
+        return F.dropout(x, 0.5, self.training == self.while_training)
+
+
+@pytest.mark.parametrize("while_training", [True, False])
+def test_a_draw_from_the_global_generator_is_refused(while_training, dataset):
+    """The planted defect: dropout from torch's global state, in training or in evaluation."""
+    model = nn.Sequential(Draws(while_training), network())
     with pytest.raises(RuntimeError, match="drew from a global generator"):
-        train(nn.Sequential(Draws(), network()), dataset, RECIPE, block=0)
+        train(model, dataset, dataclasses.replace(RECIPE, num_validation=0, epochs=1), block=0)
+
+
+def test_a_dropout_that_is_not_keyed_would_be_seen(dataset, monkeypatch):
+    """The planted defect: the network keeps its own dropout."""
+    monkeypatch.setattr(loop, "key_dropout", lambda model, block: [])
+    with pytest.raises(RuntimeError, match="drew from a global generator"):
+        train(network(0.3), dataset, RECIPE, block=0)
+
+
+def test_a_model_trained_before_is_keyed_for_the_new_block(dataset):
+    model, other = network(0.3), network(0.3)
+    train(model, dataset, RECIPE, block=0)
+    model.load_state_dict(other.state_dict())
+    assert same(train(model, dataset, RECIPE, block=1), train(other, dataset, RECIPE, block=1))
+
+
+def test_threads_are_those_of_the_recipe(dataset):
+    train(network(), dataset, dataclasses.replace(RECIPE, threads=2), block=0)
+    assert torch.get_num_threads() == 2
+    assert torch.are_deterministic_algorithms_enabled()
 
 
 class DrawsElsewhere(nn.Module):
@@ -122,7 +198,7 @@ def test_a_divergence_in_the_last_step_is_one(dataset):
     recipe = Recipe(epochs=1, batch_size=180, lr=1e38)
     result = train(network(), dataset, recipe, block=0)
     assert result.outcome == "diverged"
-    assert result.diverged_at == {"epoch": 0, "step": 0}
+    assert result.diverged_at == {"epoch": 0, "step": 1}
     assert {len(curve) for curve in result.curves.values()} == {1}
 
 
@@ -161,18 +237,6 @@ def test_the_loop_is_its_definition(dataset):
     assert result.metrics["test_accuracy"] == pytest.approx(right, abs=0.03)
 
 
-def test_every_example_is_evaluated(dataset, monkeypatch):
-    """A last batch left out of evaluation, the planted defect, changes all of this."""
-    monkeypatch.setattr(loop, "EVALUATION_BATCH", 32)  # 70 test examples: 32, 32, 6
-    test = dataset.split(0, 0).test
-    model, normalization = network().eval(), Normalization.of(dataset)
-    loss, correct = evaluate(model, test, normalization)
-    logits = model(normalization.apply(test.images))
-    assert len(correct) == 70
-    assert torch.equal(correct, logits.argmax(1) == test.labels)
-    assert loss == pytest.approx(F.cross_entropy(logits, test.labels).item(), rel=1e-5)
-
-
 def test_curves_and_metrics(dataset):
     told = []
     result = train(
@@ -192,6 +256,24 @@ def test_the_norm_is_of_all_gradients_together():
     model(torch.randn(4, 1, 6, 6)).square().sum().backward()
     expected = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
     torch.testing.assert_close(grad_norm(model), expected)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_the_norm_is_taken_before_the_step(nesterov, dataset, monkeypatch):
+    """With torch's multi-tensor kernels, the default on CUDA, SGD changes gradients in place."""
+    recipe = dataclasses.replace(RECIPE, nesterov=nesterov)
+    expected = train(network(), dataset, recipe, block=0).curves["grad_norm"]
+    genuine = Recipe.build_optimizer
+
+    def multi_tensor(self, model):
+        optimizer = genuine(self, model)
+        for group in optimizer.param_groups:
+            group["foreach"] = True
+        return optimizer
+
+    monkeypatch.setattr(Recipe, "build_optimizer", multi_tensor)
+    found = train(network(), dataset, recipe, block=0).curves["grad_norm"]
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_test_set_is_scored_once_at_the_end(dataset, monkeypatch):
@@ -215,6 +297,19 @@ def test_divergence_is_an_outcome(lr, dataset):
     assert set(result.metrics.values()) == {None}
     assert result.diverged_at["epoch"] == 0
     assert result.diverged_at["step"] >= 1
+    assert {len(values) for values in (*result.curves.values(), *result.seconds.values())} == {1}
+
+
+def test_divergence_in_the_very_last_step_is_seen(dataset):
+    """No training loss follows on it, and the classes of NaNs would pass for an accuracy."""
+    recipe = dataclasses.replace(
+        RECIPE, epochs=1, batch_size=140, lr=1e38, num_validation=40, schedule="constant"
+    )
+    result = train(network(), dataset, recipe, block=0)
+    assert np.isfinite(result.curves["train_loss"]).all()
+    assert result.outcome == "diverged"
+    assert result.diverged_at == {"epoch": 0, "step": 1}
+    assert result.correct is None
 
 
 class Recorder:
@@ -255,3 +350,20 @@ def test_on_cuda_the_same_examples_reach_the_network(dataset):
     train(here, dataset, RECIPE, block=0)
     train(there, dataset, RECIPE, block=0, device="cuda")
     assert all(torch.equal(a, b.cpu()) for a, b in zip(here.heard, there.heard, strict=True))
+
+
+@pytest.mark.gpu
+def test_on_cuda_no_step_waits_for_the_device(dataset, monkeypatch):
+    genuine = Inputs.epoch
+
+    def watched(self, epoch):
+        try:
+            for batch in genuine(self, epoch):
+                yield batch  # the first finds the draws on their way
+                torch.cuda.set_sync_debug_mode("error")
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(Inputs, "epoch", watched)
+    model = network(0.3).cuda()
+    assert train(model, dataset, RECIPE, block=0, device="cuda").outcome == "finished"

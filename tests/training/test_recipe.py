@@ -27,6 +27,9 @@ from overconv.training.recipe import Recipe
         ({"crop_padding": -1}, "crop_padding=-1"),
         ({"threads": 0}, "threads=0"),
         ({"schedules": (3,)}, "schedules holds 3"),
+        ({"schedules": 3}, "schedules=3; allowed: a tuple"),
+        ({"nesterov": "no"}, "nesterov='no'; allowed: True, False"),
+        ({"flip": 1}, "flip=1; allowed: True, False"),
     ],
 )
 def test_a_value_out_of_range_is_named(options, message):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from overconv.training.streams import KeyedDropout, key_dropout, seeded, stream
+from overconv.training.streams import KeyedDropout, key_dropout, no_global_draws, seeded, stream
 
 
 def draws(*key) -> list[float]:
@@ -52,6 +52,24 @@ def test_seeded_restores_the_global_generator():
         assert torch.equal(torch.rand(3), inside)
     with seeded(0, "init", "other"):
         assert not torch.equal(torch.rand(3), inside)
+
+
+def test_a_draw_from_the_global_generator_is_noticed():
+    with no_global_draws("cpu"):
+        stream(0, "order", 0).permutation(5)
+        with seeded(0, "init"):
+            torch.rand(3)
+    noticed = pytest.raises(RuntimeError, match="drew from a global generator")
+    with noticed, no_global_draws("cpu"):
+        torch.rand(3)
+
+
+@pytest.mark.gpu
+def test_seeded_leaves_other_devices_alone():
+    before = torch.cuda.get_rng_state()
+    with seeded(0, "init"):
+        torch.rand(3)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
 class Net(nn.Module):
@@ -123,7 +141,23 @@ def test_a_shared_dropout_draws_anew_at_each_place():
     assert not torch.equal(module(x), module(x))
 
 
+def test_a_second_training_is_keyed_for_its_own_block():
+    x = torch.ones(4, 100)
+    net, _ = keyed(block=0)
+    net.first(x)
+    [first, second] = key_dropout(net, block=1)
+    assert (net.first, net.second) == (first, second)
+    assert torch.equal(net.first(x), keyed(block=1)[0].first(x))
+
+
+def test_a_network_that_is_a_dropout_is_refused():
+    with pytest.raises(ValueError, match="itself a dropout"):
+        key_dropout(nn.Dropout(), block=0)
+
+
 @pytest.mark.parametrize("kind", [nn.AlphaDropout, nn.FeatureAlphaDropout])
 def test_an_unknown_dropout_is_refused_by_name(kind):
+    net = Net(kind(), nn.Dropout())
     with pytest.raises(ValueError, match=f"'first' is a {kind.__name__}; allowed: Dropout"):
-        key_dropout(Net(kind(), nn.Identity()), block=0)
+        key_dropout(net, block=0)
+    assert type(net.second) is nn.Dropout, "left as it was"
