@@ -39,6 +39,10 @@ def conv2d_per_sample(
         x (B, I, H, W), weight (B or 1, O, I/G, K, L), bias (O) or (B or 1, O) -> (B, O, H', W')
     """
     batch, (kernels, out_channels) = x.shape[0], weight.shape[:2]
+    if batch == 0:  # nothing to compute, and no convolution has as many groups
+        weight = weight.sum(0, keepdim=True)
+        bias = None if bias is None or bias.dim() == 1 else bias.sum(0)
+        kernels = 1
     geometry = _pair(stride), _pair(padding), _pair(dilation)
     if kernels == 1 and (bias is None or bias.dim() == 1 or bias.shape[0] == 1):
         return F.conv2d(x, weight[0], None if bias is None else bias.flatten(), *geometry, groups)
@@ -73,6 +77,24 @@ def gate_features(x: Tensor, gate: Tensor) -> Tensor:
 
 
 # Composing kernels.
+
+
+def mix_kernels(shares: Tensor, kernels: Tensor) -> Tensor:
+    """Sums of parallel kernels, one sum for each row of ``shares``.
+
+    Shape:
+        shares (B, N), kernels (N O, I/G, K, L) -> (B, O, I/G, K, L), in the memory format of
+        ``kernels``
+    """
+    num_kernels, batch = shares.shape[1], shares.shape[0]
+    out_channels = kernels.shape[0] // num_kernels
+    if kernels.is_contiguous() or not kernels.is_contiguous(memory_format=torch.channels_last):
+        mixed = shares @ kernels.reshape(num_kernels, -1)
+        return mixed.view(batch, out_channels, *kernels.shape[1:])
+    # a view again, with the channels last
+    last = kernels.permute(0, 2, 3, 1)
+    mixed = shares @ last.reshape(num_kernels, -1)
+    return mixed.view(batch, out_channels, *last.shape[1:]).permute(0, 1, 4, 2, 3)
 
 
 def pointwise_after(kernel: Tensor, pointwise: Tensor, groups: int = 1) -> Tensor:

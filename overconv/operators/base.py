@@ -1,5 +1,6 @@
-"""What every layer of the library has in common: geometry, padding, conversion, cost."""
+"""What every layer of the library has in common: geometry, padding, conversion, forms, cost."""
 
+from copy import deepcopy
 from dataclasses import astuple, dataclass
 from typing import Any, Self
 
@@ -48,7 +49,12 @@ class OverConv2d(nn.Module):
     """Base of all layers: the geometry of a :class:`torch.nn.Conv2d` without its weights.
 
     A layer derives from it, owns the parameters, and defines :meth:`forward`,
-    :meth:`to_inference`, :meth:`macs` and :meth:`start_from`.
+    :meth:`to_inference`, :meth:`macs` and :meth:`start_from`. A layer that folds derives from
+    :class:`FoldingConv2d`. A dynamic one also defines :meth:`kernels`, :meth:`kernel_dimension` and
+    :meth:`absorb_affine`, and where it can be evaluated in several ways, :meth:`forms`.
+
+    Attributes:
+        form_option: Name of the attribute that chooses among :meth:`forms`; None without a choice.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode:
@@ -57,6 +63,8 @@ class OverConv2d(nn.Module):
     Raises:
         ValueError: An argument is not what :class:`torch.nn.Conv2d` allows.
     """
+
+    form_option: str | None = None
 
     def __init__(
         self,
@@ -188,6 +196,17 @@ class OverConv2d(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} defines no to_inference()")
 
+    def absorb_affine(self, scale: Tensor, shift: Tensor) -> bool:
+        """Compute ``scale * y + shift`` from now on, in place; one value an output channel each.
+
+        How a batch norm behind the layer disappears at inference. Called on what
+        :meth:`to_inference` returned, without recording gradients.
+
+        Returns:
+            Whether the layer did so; False leaves it as it was, and the batch norm in its place.
+        """
+        return False
+
     def as_conv2d(self, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
         """A plain convolution of this layer's geometry with the given values, in ``eval()``."""
         conv = skip_init(  # leaves the global generator alone
@@ -210,7 +229,34 @@ class OverConv2d(nn.Module):
                 conv.bias.copy_(bias)
         return conv.eval()
 
-    # Cost.
+    # The kernel that a sample sees.
+
+    def kernels(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Kernel and bias that each sample of ``x`` is convolved with, in the present mode.
+
+        Shape:
+            x (B, I, H, W) -> (B or 1, O, I/G, K, L), and (B or 1, O) or (O) or None
+        """
+        conv = self.to_inference()
+        assert isinstance(conv, nn.Conv2d), f"{type(self).__name__} is dynamic: it defines kernels"
+        return conv.weight[None], conv.bias
+
+    def kernel_dimension(self) -> int:
+        """Dimension of the span of the kernel over all values of the gates; 1 for a static layer.
+
+        For weights in general position, and gates that are free of one another.
+        """
+        return 1
+
+    # Forms and cost.
+
+    def forms(self, image: tuple[int, int]) -> dict[str, Macs]:
+        """The ways to evaluate the layer on such an image, with the cost of each.
+
+        Each is a value of the attribute that :attr:`form_option` names, and all give the same
+        outputs. Empty where there is no choice.
+        """
+        return {}
 
     def macs(self, image: tuple[int, int]) -> Macs:
         """Cost of one forward pass on an image of (height, width), in the present form and mode."""
@@ -238,3 +284,21 @@ class OverConv2d(nn.Module):
         if getattr(self, "bias", None) is None:
             parts.append("bias=False")
         return ", ".join(parts)
+
+
+class FoldingConv2d(OverConv2d):
+    """Base of the layers that are one plain convolution in ``eval()``.
+
+    A layer derives from it and defines :meth:`fold` beside ``forward``, ``start_from`` and
+    ``macs``.
+    """
+
+    def fold(self) -> tuple[Tensor, Tensor | None]:
+        """Kernel (O, I/G, K, L) and bias (O) of the one convolution, in ``eval()``."""
+        raise NotImplementedError(f"{type(self).__name__} defines no fold()")
+
+    def to_inference(self) -> nn.Conv2d:
+        """The one convolution that computes what the layer computes in ``eval()``."""
+        copy = deepcopy(self).eval()
+        with torch.no_grad():
+            return copy.as_conv2d(*copy.fold())

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overconv.checks import IntPair, at_least, one_of
-from overconv.functional import conv2d_per_sample
+from overconv.functional import conv2d_per_sample, mix_kernels, scale_output
 from overconv.gates import PooledGate
 from overconv.operators.base import Macs, OverConv2d
 
@@ -29,12 +29,16 @@ class MixtureConv2d(OverConv2d):
     same function, and ``on`` may be set at any time. A derived layer brings the gate.
 
     Attributes:
-        weight: (N, O, I/G, K, L).
+        weight: (N O, I/G, K, L), the kernels one after the other: four axes, so that a network can
+            be moved to ``channels_last``.
         bias: (N, O), or None.
+        shift: (O), added after the mixture, or None; what a batch norm behind leaves at inference.
         gate: Gives the (B, N) mixture.
     """
 
+    form_option = "on"
     bias: Tensor | None
+    shift: Tensor | None
 
     def __init__(
         self,
@@ -59,16 +63,14 @@ class MixtureConv2d(OverConv2d):
         )
         self.num_kernels = at_least("num_kernels", num_kernels, 1)
         self.on = on
-        shape = (self.num_kernels, self.out_channels, self.in_channels // self.groups)
-        self.weight = nn.Parameter(
-            torch.empty(*shape, *self.kernel_size, device=device, dtype=dtype)
-        )
+        factory = {"device": device, "dtype": dtype}
+        rows, per_group = self.num_kernels * self.out_channels, self.in_channels // self.groups
+        self.weight = nn.Parameter(torch.empty(rows, per_group, *self.kernel_size, **factory))
         self.bias = None
         if bias:
-            self.bias = nn.Parameter(torch.empty(*shape[:2], device=device, dtype=dtype))
-        self.gate = PooledGate(
-            self.in_channels, [self.num_kernels], device=device, dtype=dtype, **gate
-        )
+            self.bias = nn.Parameter(torch.empty(self.num_kernels, self.out_channels, **factory))
+        self.register_parameter("shift", None)
+        self.gate = PooledGate(self.in_channels, [self.num_kernels], **factory, **gate)
         self.reset_parameters()
 
     @property
@@ -82,9 +84,8 @@ class MixtureConv2d(OverConv2d):
 
     def reset_parameters(self) -> None:
         """Draw each kernel and bias as a :class:`torch.nn.Conv2d` does; the gate starts neutral."""
-        bound = self.weight[0, 0].numel() ** -0.5
-        for kernel in self.weight:
-            nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
+        bound = self.weight[0].numel() ** -0.5
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # its fan is that of one kernel
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
         self.gate.reset_parameters()
@@ -98,30 +99,42 @@ class MixtureConv2d(OverConv2d):
         share = 1 / (self.gate.neutral[0] * self.num_kernels)
         size = weight.square().mean().sqrt()
         size = torch.where(size > 0, size, (3 * weight[0].numel()) ** -0.5)  # as a fresh layer's
-        noise = torch.randn_like(self.weight) * size
-        self.weight.copy_(share * (weight + noise - noise.mean(0)))
+        noise = torch.randn_like(self.weight).unflatten(0, (self.num_kernels, -1)) * size
+        self.weight.copy_((share * (weight + noise - noise.mean(0))).flatten(0, 1))
         if self.bias is not None and bias is not None:
             self.bias.copy_((share * bias).expand_as(self.bias))
         self.gate.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        (mixture,) = self.gate(x)
-        bias = None if self.bias is None else mixture @ self.bias
-        if self.on == "weights":
-            weight = (mixture @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
-            return conv2d_per_sample(self.pad(x), weight, bias, *self._geometry)
-        return self._mix_features(x, mixture, bias)
+        if self.on == "features":
+            return self._mix_features(x)
+        return conv2d_per_sample(self.pad(x), *self.kernels(x), *self._geometry)
 
-    def _mix_features(self, x: Tensor, mixture: Tensor, bias: Tensor | None) -> Tensor:
+    def kernels(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        (mixture,) = self.gate(x)
+        return mix_kernels(mixture, self.weight), self._mixed_bias(mixture)
+
+    def _mixed_bias(self, mixture: Tensor) -> Tensor | None:
+        bias = None if self.bias is None else mixture @ self.bias
+        if self.shift is None:
+            return bias
+        return self.shift if bias is None else bias + self.shift
+
+    def _mix_features(self, x: Tensor) -> Tensor:
         """Convolve by all kernels at once, their outputs side by side within each group."""
-        weight = self.weight.unflatten(1, (self.groups, -1)).transpose(0, 1).flatten(0, 2)
+        (mixture,) = self.gate(x)
+        weight = self.weight
+        if self.groups > 1:
+            weight = weight.unflatten(0, (self.num_kernels, self.groups, -1)).transpose(0, 1)
+            weight = weight.flatten(0, 2)
         y = F.conv2d(self.pad(x), weight, None, *self._geometry)
         per_kernel = y.reshape(y.shape[0], self.groups, self.num_kernels, -1)
         mixed = (mixture[:, None, None, :].to(y.dtype) @ per_kernel).view(
             y.shape[0], self.out_channels, *y.shape[2:]
         )
-        return mixed if bias is None else mixed + bias[:, :, None, None]
+        bias = self._mixed_bias(mixture)
+        return mixed if bias is None else mixed + bias.to(mixed.dtype)[..., None, None]
 
     @property
     def _geometry(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
@@ -133,13 +146,31 @@ class MixtureConv2d(OverConv2d):
         copy.on = "weights"
         return copy
 
+    def absorb_affine(self, scale: Tensor, shift: Tensor) -> bool:
+        self.weight.copy_(scale_output(self.weight, scale.repeat(self.num_kernels)))
+        if self.bias is not None:
+            self.bias.mul_(scale)
+        if self.shift is not None:
+            shift = shift + scale * self.shift
+        self.shift = nn.Parameter(shift.to(self.weight.dtype))
+        return True
+
+    def kernel_dimension(self) -> int:
+        return min(self.num_kernels, self.weight.numel() // self.num_kernels)
+
+    def forms(self, image: tuple[int, int]) -> dict[str, Macs]:
+        return {on: self._macs(image, on) for on in PLACES}
+
     def macs(self, image: tuple[int, int]) -> Macs:
+        return self._macs(image, self.on)
+
+    def _macs(self, image: tuple[int, int], on: str) -> Macs:
         linear, pooling = self.gate.macs(image)
         pixels = math.prod(self.output_size(image))
         bias = 0 if self.bias is None else self.bias.numel()
         total = Macs(gate=linear, compose=bias, other=pooling)
-        if self.on == "weights":
-            convolution = self.weight[0].numel() * pixels
+        if on == "weights":
+            convolution = self.weight.numel() // self.num_kernels * pixels
             return total + Macs(compose=self.weight.numel(), convolution=convolution)
         mixing = self.num_kernels * self.out_channels * pixels
         return total + Macs(convolution=self.weight.numel() * pixels, other=mixing)

@@ -126,9 +126,10 @@ def chain(layer, x):
 def mixture(layer, x):
     """The definition of CondConv2d and DyConv2d: each sample by its own sum of kernels."""
     (mixtures,) = pooled_gate(layer.gate, x)
+    kernels = layer.weight.split(layer.out_channels)
     outputs = []
     for sample, shares in zip(x.split(1), mixtures, strict=True):
-        weight = sum(share * kernel for share, kernel in zip(shares, layer.weight, strict=True))
+        weight = sum(share * kernel for share, kernel in zip(shares, kernels, strict=True))
         y = padded(sample, amounts(layer), layer.padding_mode)
         y = convolved(y, weight, layer.stride, layer.dilation, layer.groups)
         if layer.bias is not None:

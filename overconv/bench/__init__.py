@@ -1,0 +1,1 @@
+"""Measuring what layers cost in time."""
