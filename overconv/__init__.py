@@ -1,6 +1,9 @@
 """Over-parameterised convolutions: layers that own more parameters while they train."""
 
 from overconv.costs import count_costs as count_costs
+from overconv.forms import Plan as Plan
+from overconv.forms import make_plan as make_plan
+from overconv.forms import plan_forms as plan_forms
 from overconv.gates import TemperatureSchedule as TemperatureSchedule
 from overconv.operators.condconv import CondConv2d as CondConv2d
 from overconv.operators.dyconv import DyConv2d as DyConv2d

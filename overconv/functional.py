@@ -38,17 +38,18 @@ def conv2d_per_sample(
     Shape:
         x (B, I, H, W), weight (B or 1, O, I/G, K, L), bias (O) or (B or 1, O) -> (B, O, H', W')
     """
-    batch, (kernels, out_channels) = x.shape[0], weight.shape[:2]
+    batch, kernels = x.shape[0], weight.shape[0]
     if batch == 0:  # nothing to compute, and no convolution has as many groups
-        weight = weight.sum(0, keepdim=True)
+        weight, kernels = weight.sum(0, keepdim=True), 1
         bias = None if bias is None or bias.dim() == 1 else bias.sum(0)
-        kernels = 1
-    geometry = _pair(stride), _pair(padding), _pair(dilation)
-    if kernels == 1 and (bias is None or bias.dim() == 1 or bias.shape[0] == 1):
-        return F.conv2d(x, weight[0], None if bias is None else bias.flatten(), *geometry, groups)
     if kernels == 1:
-        assert bias is not None
-        return F.conv2d(x, weight[0], None, *geometry, groups) + bias[:, :, None, None]
+        weight = weight.squeeze(0)
+        if bias is None or bias.dim() == 1 or bias.shape[0] == 1:
+            bias = bias if bias is None else bias.view(-1)
+            return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        y = F.conv2d(x, weight, None, stride, padding, dilation, groups)
+        return y + bias[:, :, None, None]
+    out_channels, geometry = weight.shape[1], (_pair(stride), _pair(padding), _pair(dilation))
     if bias is not None:
         bias = bias.expand(batch, out_channels)
     if groups == 1 and weight.shape[3:] == (1, 1) and geometry[:2] == ((1, 1), (0, 0)):
@@ -73,7 +74,8 @@ def gate_features(x: Tensor, gate: Tensor) -> Tensor:
     Shape:
         x (B, I, H, W), gate (B or 1, I) -> (B, I, H, W)
     """
-    return x * gate.to(x.dtype)[:, :, None, None]
+    gate = gate if gate.dtype == x.dtype else gate.to(x.dtype)
+    return x * gate.view(gate.shape[0], -1, 1, 1)
 
 
 # Composing kernels.
@@ -104,12 +106,16 @@ def pointwise_after(kernel: Tensor, pointwise: Tensor, groups: int = 1) -> Tenso
         kernel (..., M, I/G, K, L), pointwise (..., O, M/G, 1, 1) -> (..., O, I/G, K, L)
     """
     left, right = pointwise.flatten(-3), kernel.flatten(-3)
-    if groups > 1:
-        left, right = left.unflatten(-2, (groups, -1)), right.unflatten(-2, (groups, -1))
-    composed = left @ right
-    if groups > 1:
-        composed = composed.flatten(-3, -2)
-    return composed.unflatten(-1, kernel.shape[-3:])
+    if groups == 1:
+        if max(left.shape[:-2].numel(), right.shape[:-2].numel()) == 1:
+            composed = (left.view(left.shape[-2:]) @ right.view(right.shape[-2:])).view(
+                *(left if left.dim() >= right.dim() else right).shape[:-2], left.shape[-2], -1
+            )
+        else:
+            composed = left @ right
+        return composed.view(*composed.shape[:-1], *kernel.shape[-3:])
+    composed = left.unflatten(-2, (groups, -1)) @ right.unflatten(-2, (groups, -1))
+    return composed.flatten(-3, -2).unflatten(-1, kernel.shape[-3:])
 
 
 def pointwise_before(pointwise: Tensor, kernel: Tensor, groups: int = 1) -> Tensor:
@@ -238,7 +244,7 @@ def scale_output(kernel: Tensor, scale: Tensor) -> Tensor:
     Shape:
         kernel (..., O, I/G, K, L), scale (..., O) -> (..., O, I/G, K, L)
     """
-    return kernel * scale[..., None, None, None]
+    return kernel * scale.view(*scale.shape, 1, 1, 1)
 
 
 def scale_input(kernel: Tensor, scale: Tensor, groups: int = 1) -> Tensor:
@@ -248,7 +254,7 @@ def scale_input(kernel: Tensor, scale: Tensor, groups: int = 1) -> Tensor:
         kernel (..., O, I/G, K, L), scale (..., I) -> (..., O, I/G, K, L)
     """
     if groups == 1:
-        return kernel * scale[..., None, :, None, None]
+        return kernel * scale.view(*scale.shape[:-1], 1, scale.shape[-1], 1, 1)
     scale = scale.unflatten(-1, (groups, -1))[..., None, :, None, None]
     return (kernel.unflatten(-4, (groups, -1)) * scale).flatten(-5, -4)
 

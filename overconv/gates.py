@@ -4,6 +4,7 @@ Axes: B batch, I input channels, H x W image.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,8 @@ class Squash(nn.Module):
             raise ValueError(
                 f"squash must be one of {', '.join(map(repr, SQUASHES))}, got {kind!r}"
             )
-        if temperature is not None and not 0 < temperature < float("inf"):
+        number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+        if temperature is not None and not (number and 0 < temperature < float("inf")):
             raise ValueError(f"temperature must be positive and finite, got {temperature!r}")
         self.kind = kind
         buffer = None
@@ -47,6 +49,11 @@ class Squash(nn.Module):
     def neutral(self, width: int) -> float:
         """The gate that equal logits give at any temperature, for a head of ``width`` gates."""
         return {"2sigmoid": 1.0, "sigmoid": 0.5, "softmax": 1.0 / width}[self.kind]
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether each gate depends on its own logit alone."""
+        return self.kind != "softmax"
 
     def forward(self, logits: Tensor) -> Tensor:
         if self.temperature is not None:
@@ -132,6 +139,20 @@ class PooledGate(nn.Module):
                 for head, value in zip(self.running.split(self.widths), self.neutral, strict=True):
                     head.fill_(value)
 
+    def to_inference(self) -> "InferenceGate":
+        """A module that gives the same gates in ``eval()``, in fewer calls; not if they are fixed.
+
+        The temperature is folded into the last linear layer.
+        """
+        assert self.when == "sample", "a gate that is constant in eval() folds away"
+        temperature = self.squash.temperature
+        weight: Tensor = self.excite.weight
+        bias: Tensor = self.excite.bias
+        if temperature is not None:
+            weight, bias = weight / temperature, bias / temperature
+        layers = [] if self.squeeze is None else [(self.squeeze.weight, self.squeeze.bias)]
+        return InferenceGate([*layers, (weight, bias)], self.squash.kind, self.widths)
+
     @property
     def neutral(self) -> list[float]:
         """The gate of each head while its logits are equal."""
@@ -155,7 +176,14 @@ class PooledGate(nn.Module):
             pooled = pooled.mean(0, keepdim=True)
         if self.squeeze is not None:
             pooled = self.squeeze(pooled).relu()
-        gates = tuple(map(self.squash, self.excite(pooled).split(self.widths, 1)))
+        logits = self.excite(pooled)
+        gates: tuple[Tensor, ...]
+        if len(self.widths) == 1:
+            gates = (self.squash(logits),)
+        elif self.squash.elementwise:
+            gates = self.squash(logits).split(self.widths, 1)
+        else:
+            gates = tuple(map(self.squash, logits.split(self.widths, 1)))
         if self.running is not None:
             self._track(gates)
         return gates
@@ -178,6 +206,68 @@ class PooledGate(nn.Module):
 
     def extra_repr(self) -> str:
         return f"widths={self.widths}, when={self.when!r}"
+
+
+class InferenceGate(nn.Module):
+    """The gates of a :class:`PooledGate` at inference, in as few calls as there are products.
+
+    A layer at inference may take less time than the calls around it in Python, so nothing is
+    called here for what a function does, and the division of pooling is part of the first product.
+
+    Args:
+        layers: Weight (F', F) and bias (F') of the linear layers, with a ReLU between them.
+        kind: What turns the last ones' outputs into gates; see :class:`Squash`.
+        widths: Number of gates of each head.
+
+    Shape:
+        (B, in_channels, H, W) -> for each of ``widths`` one (B, width)
+    """
+
+    when, per_sample, constant = "sample", True, False
+
+    def __init__(
+        self, layers: Sequence[tuple[Tensor, Tensor]], kind: str, widths: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.kind, self.widths, self.num_layers = kind, list(widths), len(layers)
+        for number, (weight, bias) in enumerate(layers):
+            self.register_parameter(f"matrix{number}", _copied(weight.t()))
+            self.register_parameter(f"bias{number}", _copied(bias))
+        self.train(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        own: Any = self._parameters  # a look-up of the module takes longer than some of the steps
+        matrix, bias = own["matrix0"], own["bias0"]
+        if x.dtype.itemsize < 4 or x.dtype != matrix.dtype or not x.numel():
+            logits = torch.addmm(bias, x.mean((2, 3)), matrix)
+        else:  # narrow types would overflow in a sum
+            share = 1 / (x.shape[2] * x.shape[3])
+            logits = torch.addmm(bias, x.sum((2, 3)), matrix, alpha=share)
+        if self.num_layers > 1:
+            logits = torch.addmm(own["bias1"], logits.relu_(), own["matrix1"])
+        if self.kind == "softmax":
+            heads = [logits] if len(self.widths) == 1 else logits.split(self.widths, 1)
+            return tuple(head.softmax(-1) for head in heads)
+        gates = logits.sigmoid_()
+        if self.kind == "2sigmoid":
+            gates = gates * 2
+        return (gates,) if len(self.widths) == 1 else gates.split(self.widths, 1)
+
+    def to_inference(self) -> "InferenceGate":
+        """A copy."""
+        return deepcopy(self)
+
+    def macs(self, image: tuple[int, int]) -> tuple[int, int]:
+        """Multiply-accumulates of the linear layers and of the pooling."""
+        matrices = [value for name, value in self.named_parameters() if "matrix" in name]
+        return sum(m.numel() for m in matrices), matrices[0].shape[0] * image[0] * image[1]
+
+    def extra_repr(self) -> str:
+        return f"widths={self.widths}, kind={self.kind!r}"
+
+
+def _copied(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format))
 
 
 @dataclass(frozen=True)

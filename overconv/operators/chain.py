@@ -4,7 +4,7 @@ Axes: B batch, I input, M middle and O output channels, K x L kernel, H x W imag
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Self
 
@@ -23,17 +23,20 @@ from overconv.functional import (
     scale_input,
     scale_output,
 )
-from overconv.gates import SQUASHES, WHENS, PooledGate
+from overconv.gates import SQUASHES, WHENS, InferenceGate, PooledGate
 from overconv.operators.base import OverConv2d
 from overconv.operators.factor import factor_matrices
+from overconv.operators.order import IMAGE, Order, Step, expanding, factors, is_gate, steps
 
 PLACES = ("input", "middle", "output")
 
-Gates = Sequence[Tensor | None]
+Gates = Mapping[str, Tensor]
 
 
 class ChannelShift(nn.Module):
     """Adds a constant to each channel: what is left of a batch norm whose scale was folded."""
+
+    bias: Tensor
 
     def __init__(self, shift: Tensor) -> None:
         super().__init__()
@@ -48,14 +51,15 @@ class ChainConv2d(OverConv2d):
 
     .. math:: W(x) = D_L A_L \, D_{L-1} A_{L-1} \cdots D_1 A_1 D_0, \qquad D_l = diag(g_l(x))
 
-    This class holds the parameters, runs the chain on features, composes its kernel and counts
-    both; a derived layer chooses between the two forms. The arguments are those of
+    This class holds the parameters, multiplies the chain in any order and folds it; a derived layer
+    chooses the order. The arguments are those of
     :class:`overconv.operators.mdconv.MDConv2d`, all of them required.
 
     Positions count the places between layers: 0 is the input, ``depth`` the output.
     """
 
     bias: Tensor | None
+    gate: PooledGate | InferenceGate | None
 
     def __init__(
         self,
@@ -102,6 +106,7 @@ class ChainConv2d(OverConv2d):
             if self.middle_norm
         )
         self.gate = self._build_gate(reduction, squash, temperature, when, factory)
+        self.order = expanding(self.product)
         self.reset_parameters()
 
     def _middle_channels(self, channels: int | None) -> int:
@@ -149,6 +154,11 @@ class ChainConv2d(OverConv2d):
         return ends.get(position, self.middle_channels)
 
     @property
+    def product(self) -> tuple[str, ...]:
+        """Layers, gates and image from left to right; see :mod:`overconv.operators.order`."""
+        return factors(self.depth, self.gated)
+
+    @property
     def spatial_index(self) -> int:
         """Index of the spatial layer."""
         return 0 if self.spatial == "first" else self.depth - 1
@@ -184,7 +194,7 @@ class ChainConv2d(OverConv2d):
             nn.init.uniform_(self.bias, -(fan_in**-0.5), fan_in**-0.5)
         for norm in self.norms:
             norm.reset_parameters()
-        if self.gate is not None:
+        if isinstance(self.gate, PooledGate):
             self.gate.reset_parameters()
         self._make_up_for_neutral_gates()
 
@@ -192,105 +202,133 @@ class ChainConv2d(OverConv2d):
     def _make_up_for_neutral_gates(self) -> None:
         if self.gate is None:
             return
+        assert isinstance(self.gate, PooledGate)
         for position, neutral in zip(self.gated, self.gate.neutral, strict=True):
             self.weights[min(position, self.depth - 1)].div_(neutral)
 
     # Evaluation.
 
     def gates(self, x: Tensor) -> Gates:
-        """For each position (B, width), (1, width) if shared, or None where nothing is gated."""
-        gates: list[Tensor | None] = [None] * (self.depth + 1)
-        if self.gate is not None:
-            for position, gate in zip(self.gated, self.gate(x), strict=True):
-                gates[position] = gate
-        return gates
-
-    def run_chain(self, x: Tensor, gates: Gates) -> Tensor:
-        """The chain on features, layer by layer: the expanding form."""
-        padding = self.conv_padding
-        if self.pads_first:
-            x, padding = self.pad_fully(x), (0, 0)
-        # where nothing comes after the last layer, it can add the bias by itself
-        bias_inside = gates[-1] is None and len(self.middle) < self.depth
-        for index, weight in enumerate(self.weights):
-            gate = gates[index]
-            if gate is not None:
-                x = gate_features(x, gate)
-            bias = self.bias if bias_inside and index == self.depth - 1 else None
-            if index == self.spatial_index:
-                x = x if self.pads_first else self.pad(x)
-                x = F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
-            else:
-                x = F.conv2d(x, weight, bias, groups=self.groups)
-            if index < len(self.middle):
-                x = self.middle[index](x)
-        if gates[-1] is not None:
-            x = gate_features(x, gates[-1])
-        return x if bias_inside or self.bias is None else x + self.bias[:, None, None]
+        """The gates by name: (B, width), or (1, width) if shared."""
+        gate = self.gate
+        return {} if gate is None else dict(zip(self._gated, gate(x), strict=True))
 
     @property
-    def pads_first(self) -> bool:
+    def order(self) -> Order:
+        """In which the chain is multiplied; see :mod:`overconv.operators.order`."""
+        return self._order
+
+    @order.setter
+    def order(self, order: Order) -> None:
+        # all that follows from it is worked out here, not in each forward pass
+        self._order, self._padded = order, self.pads_first(order)
+        self._gated = tuple(f"D{position}" for position in self.gated)
+        self._num_middle = len(self.middle)
+        self._steps = steps(order, f"A{self.spatial_index + 1}")
+
+    def pads_first(self, order: Order) -> bool:
         """Whether the input is padded ahead of the chain rather than ahead of its spatial layer.
 
-        Then what a middle norm adds is padded by its own image of zero, as the composed kernel
-        has it. Without a norm both are the same, and the later is cheaper.
+        Then what a middle norm adds is padded by its own image of zero, as a composed kernel has
+        it. Without a norm, or where nothing runs before the spatial layer, both are the same, and
+        the later is cheaper.
         """
-        return self.spatial_index > 0 and len(self.middle) > 0
+        if self.spatial_index == 0 or len(self.middle) == 0:
+            return False
+        kernels = [step for step in steps(order, f"A{self.depth}") if step.gate is None]
+        return not kernels[0].spatial
 
-    def run_composed(self, x: Tensor, gates: Gates) -> Tensor:
-        """One convolution by a composed kernel, for each sample its own: the compact form."""
-        kernel, bias = self.compose(gates)
-        return conv2d_per_sample(
-            self.pad(x), kernel, bias, self.stride, self.conv_padding, self.dilation, self.groups
-        )
+    def run(self, x: Tensor, gates: Gates) -> Tensor:
+        """The chain on an image, multiplied in the order :attr:`order`."""
+        # Written for few steps in Python, whose time is felt beside that of a small convolution.
+        if self._padded:
+            x = self.pad_fully(x)
+        bias, last, own = self.bias, self._steps[-1], self.weights._parameters
+        in_place = not torch.is_grad_enabled()
+        for step in self._steps:
+            if step.gate is not None:
+                gate = gates[step.gate]
+                if in_place and step is not self._steps[0]:  # then nobody else has the features
+                    gate = gate if gate.dtype == x.dtype else gate.to(x.dtype)
+                    x.mul_(gate.view(gate.shape[0], -1, 1, 1))
+                else:
+                    x = gate_features(x, gate)
+                continue
+            weight, shift, norm = None, None, None
+            if step.layer is None:
+                weight, shift = self.compose(step.kernel, gates)
+            else:
+                weight = own[str(step.layer)]
+                if step.layer < self._num_middle:  # the norm of a single layer runs on features
+                    module = self.middle[step.layer]
+                    if isinstance(module, ChannelShift):
+                        shift = module.bias
+                    else:
+                        norm = module
+            if step is last and bias is not None:  # a convolution adds it by itself
+                shift, bias = (bias if shift is None else bias + shift), None
+            x = self._convolve(step, x, weight, shift)
+            if norm is not None:
+                x = norm(x)
+        return x if bias is None else x + bias.to(x.dtype)[:, None, None]
 
-    def compose(self, gates: Gates) -> tuple[Tensor, Tensor | None]:
-        """Kernel and bias of the whole chain.
+    def _convolve(self, step: Step, x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
+        """Convolve by the kernel of a step, which is one for all or has a batch in front."""
+        convolve = F.conv2d if weight.dim() == 4 else conv2d_per_sample
+        if not step.spatial:
+            return convolve(x, weight, bias, 1, 0, 1, self.groups)
+        if self._padded:
+            return convolve(x, weight, bias, self.stride, 0, self.dilation, self.groups)
+        x, padding = self.pad(x), self.conv_padding
+        return convolve(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+    def compose(self, order: Order, gates: Gates) -> tuple[Tensor, Tensor | None]:
+        """Kernel of a run of layers and gates, multiplied in the given order, and its constant.
 
         Raises:
             ValueError: A middle norm is training: it depends on the features of the whole batch.
 
         Shape:
-            -> (B or 1, O, I/G, K, L), and (B or 1, O) or (O) or None
+            -> (O, I/G, K, L) or, with gates inside, (B or 1, O, I/G, K, L); (O) or (B or 1, O), or
+            None where nothing is added
         """
-        folded = self._fold_norms()
-        kernel, shift = folded[0]
-        for gate, (weight, next_shift) in zip(gates[1:-1], folded[1:], strict=True):
-            if gate is not None:
-                # a gate scales whichever neighbour is smaller
-                if weight.shape.numel() <= kernel.shape[-4:].numel():
-                    weight = scale_input(weight, gate, self.groups)
-                else:
-                    kernel = scale_output(kernel, gate)
-                    shift = None if shift is None else shift * gate
-            if shift is not None:
-                through = constant_through(shift, weight, self.groups)
-                next_shift = through if next_shift is None else through + next_shift
-            kernel, shift = compose(kernel, weight, self.groups), next_shift
-        if gates[0] is not None:
-            kernel = scale_input(kernel, gates[0], self.groups)
-        if gates[-1] is not None:
-            kernel = scale_output(kernel, gates[-1])
-            shift = None if shift is None else shift * gates[-1]
+        if isinstance(order, str):
+            return self._folded_layer(int(order[1:]) - 1)
+        left, right = order
+        if is_gate(right):
+            kernel, shift = self.compose(left, gates)
+            return scale_input(kernel, _gate(right, gates), self.groups), shift
+        kernel, shift = self.compose(right, gates)
+        if is_gate(left):
+            gate = _gate(left, gates)
+            return scale_output(kernel, gate), None if shift is None else shift * gate
+        after, constant = self.compose(left, gates)
+        if shift is not None:
+            through = constant_through(shift, after, self.groups)
+            constant = through if constant is None else through + constant
+        return compose(kernel, after, self.groups), constant
+
+    def kernels(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        order = expanding(self.product)  # with the image's place taken by the first layer
+        kernel, shift = self.compose(_without_image(order), self.gates(x))
         bias = self.bias if shift is None else shift if self.bias is None else shift + self.bias
         return (kernel if kernel.dim() == 5 else kernel[None]), bias
 
-    def _fold_norms(self) -> list[tuple[Tensor, Tensor | None]]:
-        """Each layer's weight and the constant behind it, the norms folded in."""
-        folded: list[tuple[Tensor, Tensor | None]] = [(weight, None) for weight in self.weights]
-        for index, module in enumerate(self.middle):
-            weight = self.weights[index]
-            if isinstance(module, ChannelShift):
-                folded[index] = weight, module.bias
-                continue
-            assert isinstance(module, nn.BatchNorm2d)
-            if module.training:
-                raise ValueError(
-                    "a chain with middle_norm=True cannot be composed while training, since it"
-                    " normalises by the batch: use form='expanding', or eval()"
-                )
-            folded[index] = fold_norm_after(weight, None, module)
-        return folded
+    def _folded_layer(self, index: int) -> tuple[Tensor, Tensor | None]:
+        """A layer's weight and the constant behind it, its norm folded in."""
+        weight = self.weights[index]
+        if index >= len(self.middle):
+            return weight, None
+        module = self.middle[index]
+        if isinstance(module, ChannelShift):
+            return weight, module.bias
+        assert isinstance(module, nn.BatchNorm2d)
+        if module.training:
+            raise ValueError(
+                "a chain with middle_norm=True cannot be composed while training, since it"
+                " normalises by the batch: use form='expanding', or eval()"
+            )
+        return fold_norm_after(weight, None, module)
 
     # Conversion.
 
@@ -309,7 +347,7 @@ class ChainConv2d(OverConv2d):
         for norm in self.norms:
             norm.reset_parameters()
             norm.get_buffer("running_var").fill_(1 - norm.eps)
-        if self.gate is not None:
+        if isinstance(self.gate, PooledGate):
             self.gate.reset_parameters()
         self._make_up_for_neutral_gates()
 
@@ -331,31 +369,83 @@ class ChainConv2d(OverConv2d):
         return right.reshape_as(self.weights[0]), left.reshape_as(self.weights[-1])
 
     def folded(self) -> nn.Conv2d | Self:
-        """A copy in ``eval()`` with norms folded and, where no middle is gated, a single layer.
+        """A copy in ``eval()`` with its norms folded; a convolution if no gate reads the input.
 
-        A plain convolution if no gate depends on the input.
+        Layers between which nothing is gated become a single one, unless they cost less apart.
         """
         copy = deepcopy(self).eval()
         with torch.no_grad():
             if copy.gate is None or copy.gate.constant:
-                kernel, bias = copy.compose(copy.gates(self.weights[0]))
+                kernel, bias = copy.kernels(self.weights[0])
                 return copy.as_conv2d(kernel[0], None if bias is None else bias.flatten())
-            layers = copy._fold_norms()
+            copy.gate = copy.gate.to_inference()
+            layers = [copy._folded_layer(index) for index in range(self.depth)]
+            if copy.gate.kind == "2sigmoid":  # the layers take over the factor
+                copy.gate.kind = "sigmoid"
+                for position in self.gated:
+                    index = min(position, self.depth - 1)
+                    weight, shift = layers[index]
+                    if position == self.depth and shift is not None:
+                        shift = 2 * shift
+                    layers[index] = 2 * weight, shift
             if "middle" not in copy.placement and copy.depth > 1:
-                layers = [copy._collapse()]
+                whole = _composed(layers, self.groups)
+                if whole[0].numel() <= sum(weight.numel() for weight, _ in layers):
+                    layers = [whole]
             copy.depth, copy.middle_norm = len(layers), False
             copy.weights = nn.ParameterList(weight.detach().clone() for weight, _ in layers)
-            copy.middle = nn.ModuleList(
-                ChannelShift(shift.detach().clone()) for _, shift in layers if shift is not None
-            )
+            copy.middle = nn.ModuleList()
+            if any(shift is not None for _, shift in layers):
+                copy.middle.extend(
+                    ChannelShift(
+                        weight.new_zeros(weight.shape[0])
+                        if shift is None
+                        else shift.detach().clone()
+                    )
+                    for weight, shift in layers
+                )
+            copy.order = expanding(copy.product)
         return copy
 
-    def _collapse(self) -> tuple[Tensor, Tensor | None]:
-        """All layers as one, and the constant behind it."""
-        bias, self.bias = self.bias, None
-        kernel, shift = self.compose([None] * (self.depth + 1))
-        self.bias = bias
-        return kernel[0], shift
+    def absorb_affine(self, scale: Tensor, shift: Tensor) -> bool:
+        last = self.weights[-1]
+        last.mul_(scale[:, None, None, None])
+        if len(self.middle) == self.depth:
+            constant = self.middle[-1]
+            assert isinstance(constant, ChannelShift), "no norm follows the last layer"
+            constant.bias.mul_(scale)
+        bias = shift if self.bias is None else self.bias * scale + shift
+        self.bias = nn.Parameter(bias.to(last.dtype))
+        return True
+
+    def kernel_dimension(self) -> int:
+        """See the base. A kernel is a sum over paths through the middle channels.
+
+        Each path is the product of a column of the last layer and a row of the first, and the
+        gates on it decide its share. With one gated middle, paths are pairs (column, row) of one
+        channel; with two or more, any column meets any row. A gated end sets the channels of that
+        end free of one another.
+        """
+        if self.gate is None or self.gate.when != "sample":
+            return 1
+        taps, groups = math.prod(self.kernel_size), self.groups
+        wide_in, wide_out = self.in_channels // groups, self.out_channels // groups
+        # the end that holds the taps: "first" has them on the side of the input
+        near, far = (wide_in, wide_out) if self.spatial == "first" else (wide_out, wide_in)
+        near_gated, far_gated = "input" in self.placement, "output" in self.placement
+        if self.spatial == "last":
+            near_gated, far_gated = far_gated, near_gated
+        middle = self.middle_channels // groups
+        if "middle" not in self.placement or self.depth == 1:
+            dimension = (near if near_gated else 1) * (far if far_gated else 1)
+        elif self.depth == 2:
+            copies = (near if near_gated else 1) * (far if far_gated else 1)
+            rest = (1 if near_gated else near) * taps * (1 if far_gated else far)
+            dimension = copies * min(middle, rest)
+        else:
+            rows = near * min(middle, taps) if near_gated else min(middle, near * taps)
+            dimension = rows * (far if far_gated else min(middle, far))
+        return groups * dimension
 
     def extra_repr(self) -> str:
         parts = [super().extra_repr(), f"depth={self.depth}"]
@@ -375,3 +465,27 @@ def canonical_placement(placement: Sequence[str]) -> tuple[str, ...]:
     if unknown or len(set(placement)) < len(placement):
         raise ValueError(f"placement must be a subset of {PLACES}, got {tuple(placement)!r}")
     return tuple(place for place in PLACES if place in placement)
+
+
+def _gate(name: Order, gates: Gates) -> Tensor:
+    return gates[str(name)]
+
+
+def _composed(
+    layers: Sequence[tuple[Tensor, Tensor | None]], groups: int
+) -> tuple[Tensor, Tensor | None]:
+    """Layers without gates as one: its kernel and the constant behind it."""
+    kernel, constant = layers[0]
+    for weight, shift in layers[1:]:
+        if constant is not None:
+            through = constant_through(constant, weight, groups)
+            shift = through if shift is None else through + shift
+        kernel, constant = compose(kernel, weight, groups), shift
+    return kernel, constant
+
+
+def _without_image(order: Order) -> Order:
+    """An order of the layers alone, left as it was but for the image at its end."""
+    assert isinstance(order, tuple), "it ends with the image"
+    left, right = order
+    return left if right == IMAGE else (left, _without_image(right))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from overconv.checks import IntPair, one_of
 from overconv.operators.base import Macs
 from overconv.operators.chain import ChainConv2d
-from overconv.operators.chain_macs import expanding_macs
+from overconv.operators.chain_macs import order_macs
 
 MIDDLES = ("norm", "gate", "norm+gate")
 
@@ -69,7 +69,7 @@ class MAConv2d(ChainConv2d):
         middle: str = "norm",
         spatial: str = "first",
         squash: str = "2sigmoid",
-        reduction: int = 4,
+        reduction: int = 16,
         temperature: float = 1.0,
     ) -> None:
         one_of("middle", middle, MIDDLES)
@@ -98,7 +98,7 @@ class MAConv2d(ChainConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        return self.run_chain(x, self.gates(x))
+        return self.run(x, self.gates(x))
 
     def to_inference(self) -> nn.Conv2d:
         """The one convolution that computes what the chain computes in ``eval()``.
@@ -111,4 +111,4 @@ class MAConv2d(ChainConv2d):
         return folded
 
     def macs(self, image: tuple[int, int]) -> Macs:
-        return expanding_macs(self, image)
+        return order_macs(self, image, self.order)

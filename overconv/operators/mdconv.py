@@ -5,12 +5,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from overconv.checks import IntPair, one_of
+from overconv.checks import IntPair
 from overconv.operators.base import Macs
 from overconv.operators.chain import ChainConv2d
-from overconv.operators.chain_macs import composed_macs, expanding_macs
-
-FORMS = ("expanding", "compact")
+from overconv.operators.chain_macs import best_orders, compact, order_macs
+from overconv.operators.order import Order, expanding, leaves, parse, write
 
 
 class MDConv2d(ChainConv2d):
@@ -26,12 +25,14 @@ class MDConv2d(ChainConv2d):
     :math:`D_l(x)` computed from the globally pooled input (:class:`overconv.gates.PooledGate`).
     Nothing non-linear lies between the layers. The bias is added last and is not gated.
 
-    The same parameters are evaluated in one of two forms, and ``form`` may be set at any time. Both
-    give the same outputs and gradients:
+    The same parameters are evaluated in one of several forms, and ``form`` may be set at any time.
+    All give the same outputs and gradients:
 
     - ``"expanding"`` runs the chain on feature maps, where a gate multiplies features;
     - ``"compact"`` composes the kernel of each sample, where a gate multiplies weights, and then
-      convolves once.
+      convolves once;
+    - any other order of the product, such as ``"(A2 D1) (A1 x)"``, in the notation of
+      :mod:`overconv.operators.order`. :func:`overconv.forms.plan_forms` finds the best.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
@@ -46,7 +47,7 @@ class MDConv2d(ChainConv2d):
         when: ``"sample"``: a gate for each sample. ``"batch"``: one for the batch, of its mean
             pooled features; ``eval()`` uses a running mean. ``"training"``: for each sample while
             training; ``eval()`` uses a running mean.
-        form: ``"expanding"`` or ``"compact"``.
+        form: ``"expanding"``, ``"compact"`` or an order.
         middle_norm: Batch norm after each layer but the last, before the gate. While training it
             needs the expanding form, and more than one value a channel.
         spatial: Whether the ``"first"`` or the ``"last"`` layer is the spatial one. With the last
@@ -63,7 +64,7 @@ class MDConv2d(ChainConv2d):
     Raises:
         ValueError: An argument is out of its range, channels do not split into ``groups``, or a
             softmax has a single channel. In ``forward``: the input's shape is wrong, or a middle
-            norm is training in the compact form.
+            norm is training in a form that composes its layer.
 
     ``from_conv2d`` preserves the function in ``eval()``, and without ``middle_norm`` in ``train()``
     too. It raises a ValueError where ``middle_channels`` is below the rank of the kernel.
@@ -79,6 +80,8 @@ class MDConv2d(ChainConv2d):
         >>> layer(torch.zeros(2, 8, 5, 5)).shape
         torch.Size([2, 16, 5, 5])
     """
+
+    form_option = "form"
 
     def __init__(
         self,
@@ -102,7 +105,7 @@ class MDConv2d(ChainConv2d):
         middle_norm: bool = False,
         spatial: str = "first",
         squash: str = "2sigmoid",
-        reduction: int = 4,
+        reduction: int = 16,
         temperature: float = 1.0,
     ) -> None:
         super().__init__(
@@ -131,32 +134,59 @@ class MDConv2d(ChainConv2d):
 
     @property
     def form(self) -> str:
-        """``"expanding"`` or ``"compact"``; the parameters are the same."""
+        """``"expanding"``, ``"compact"`` or an order; the parameters are the same."""
         return self._form
 
     @form.setter
     def form(self, form: str) -> None:
-        self._form = one_of("form", form, FORMS)
+        self.order = self._parsed(form)
+        self._form = form
+
+    def _parsed(self, form: str) -> Order:
+        if form == "expanding":
+            return expanding(self.product)
+        if form == "compact":
+            return compact(self)
+        product = " ".join(self.product)
+        allowed = f"'expanding', 'compact' or an order of {product}"
+        if not isinstance(form, str):
+            raise ValueError(f"form must be {allowed}, got {form!r}")
+        try:
+            order = parse(form)
+        except ValueError as error:
+            raise ValueError(f"form must be {allowed}: {error}") from None
+        if leaves(order) != self.product:
+            raise ValueError(f"form must be {allowed}, got {form!r}")
+        return order
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        gates = self.gates(x)
-        return self.run_composed(x, gates) if self.form == "compact" else self.run_chain(x, gates)
+        return self.run(x, self.gates(x))
 
     def to_inference(self) -> nn.Module:
         """One :class:`torch.nn.Conv2d` where no gate depends on the input in ``eval()``.
 
         Otherwise a layer with its norms folded: compact, or where only the input and the output
-        are gated, a single expanding layer, which needs no kernel of its own for each sample.
+        are gated, expanding, which needs no kernel of its own for each sample.
         """
         folded = self.folded()
         if isinstance(folded, MDConv2d):
-            folded.form = "expanding" if folded.depth == 1 else "compact"
+            folded.form = (
+                "compact" if "middle" in folded.placement and self.depth > 1 else "expanding"
+            )
         return folded
 
+    def forms(self, image: tuple[int, int]) -> dict[str, Macs]:
+        if any(norm.training for norm in self.norms):
+            return {"expanding": order_macs(self, image, expanding(self.product))}
+        names = {expanding(self.product): "expanding", compact(self): "compact"}
+        orders = dict.fromkeys([*names, *best_orders(self, image)])
+        return {
+            names.get(order) or write(order): order_macs(self, image, order) for order in orders
+        }
+
     def macs(self, image: tuple[int, int]) -> Macs:
-        count = composed_macs if self.form == "compact" else expanding_macs
-        return count(self, image)
+        return order_macs(self, image, self.order)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, form={self.form!r}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from overconv.checks import IntPair, at_least, one_of
 from overconv.functional import conv2d_per_sample, mix_kernels, scale_output
-from overconv.gates import PooledGate
+from overconv.gates import InferenceGate, PooledGate
 from overconv.operators.base import Macs, OverConv2d
 
 PLACES = ("weights", "features")
@@ -39,6 +39,7 @@ class MixtureConv2d(OverConv2d):
     form_option = "on"
     bias: Tensor | None
     shift: Tensor | None
+    gate: PooledGate | InferenceGate
 
     def __init__(
         self,
@@ -88,7 +89,13 @@ class MixtureConv2d(OverConv2d):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # its fan is that of one kernel
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
+        self._start_gate()
+
+    def _start_gate(self) -> PooledGate:
+        """The gate, neutral again."""
+        assert isinstance(self.gate, PooledGate), "a layer at inference does not start anew"
         self.gate.reset_parameters()
+        return self.gate
 
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
         """Kernels ``W + E_n``, scaled so that the neutral mixture is ``W``.
@@ -96,20 +103,20 @@ class MixtureConv2d(OverConv2d):
         The ``E_n`` are random, sum to zero and are as large as ``W``: equal kernels would get equal
         gradients for ever.
         """
-        share = 1 / (self.gate.neutral[0] * self.num_kernels)
+        share = 1 / (self._start_gate().neutral[0] * self.num_kernels)
         size = weight.square().mean().sqrt()
         size = torch.where(size > 0, size, (3 * weight[0].numel()) ** -0.5)  # as a fresh layer's
         noise = torch.randn_like(self.weight).unflatten(0, (self.num_kernels, -1)) * size
         self.weight.copy_((share * (weight + noise - noise.mean(0))).flatten(0, 1))
         if self.bias is not None and bias is not None:
             self.bias.copy_((share * bias).expand_as(self.bias))
-        self.gate.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         if self.on == "features":
             return self._mix_features(x)
-        return conv2d_per_sample(self.pad(x), *self.kernels(x), *self._geometry)
+        kernels, bias = self.kernels(x)
+        return conv2d_per_sample(self.pad(x), kernels, bias, *self._geometry)
 
     def kernels(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         (mixture,) = self.gate(x)
@@ -143,6 +150,7 @@ class MixtureConv2d(OverConv2d):
     def to_inference(self) -> Self:
         """A copy in ``eval()`` that mixes the weights: one convolution, however many kernels."""
         copy = deepcopy(self).eval()
+        copy.gate = copy.gate.to_inference()
         copy.on = "weights"
         return copy
 

@@ -1,5 +1,6 @@
 """MDConv2d over its own options, in both modes, and over odd geometries."""
 
+import re
 from itertools import product
 
 import pytest
@@ -86,14 +87,16 @@ def test_the_forms_share_their_parameters(oracle):
     layer.form = "compact"
     assert [name for name, _ in layer.named_parameters()] == names
     torch.testing.assert_close(layer(x), before)
-    with pytest.raises(ValueError, match="form must be one of 'expanding', 'compact', got 'both'"):
-        layer.form = "both"
+    allowed = r"form must be 'expanding', 'compact' or an order of A3 D2 A2 D1 A1 x"
+    for form in ("both", "A3 (D2 (A2 x))", "A2 (D1 (A1 x))", "A3 (A2 (D1 (A1 (D2 x))))", None, 3):
+        with pytest.raises(ValueError, match=f"{allowed}.* got {re.escape(repr(form))}"):
+            layer.form = form
     assert layer.form == "compact"
 
 
 def test_kernels_differ_between_samples(oracle):
     layer = oracle.randomise(MDConv2d(4, 6, 3))
-    kernel, _ = layer.compose(layer.gates(images()))
+    kernel, _ = layer.kernels(images())
     assert (kernel[0] - kernel[1]).abs().max() > 1e-2
 
 
@@ -204,7 +207,7 @@ def test_starts_with_the_variance_of_a_convolution(placement):
     for squash, spatial in product(["2sigmoid", "sigmoid", "softmax"], ["first", "last"]):
         options = {"placement": placement, "squash": squash, "spatial": spatial}
         layer = MDConv2d(64, 64, 3, depth=3, **options)
-        kernel, _ = layer.compose(layer.gates(torch.randn(1, 64, 4, 4)))
+        kernel, _ = layer.kernels(torch.randn(1, 64, 4, 4))
         ratio = float(kernel.detach().std() / nn.Conv2d(64, 64, 3).weight.detach().std())
         assert 0.85 < ratio < 1.15
 
@@ -221,7 +224,9 @@ def test_starts_with_the_variance_of_a_convolution(placement):
         ({"placement": ("input", "input")}, "placement must be a subset of"),
         ({"when": "always"}, "when must be one of"),
         ({"when": "always", "placement": ()}, "when must be one of"),
-        ({"form": "flat"}, "form must be one of"),
+        ({"form": "flat"}, "form must be 'expanding', 'compact' or an order of A2 D1 A1 x"),
+        ({"temperature": True}, "temperature must be positive and finite, got True"),
+        ({"temperature": "1"}, "temperature must be positive and finite, got '1'"),
         ({"spatial": "middle"}, "spatial must be one of 'first', 'last', got 'middle'"),
         ({"squash": "relu"}, "squash must be one of"),
         ({"squash": "softmax", "middle_channels": 1}, "over a single value"),
