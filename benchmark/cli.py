@@ -1,13 +1,26 @@
-"""The command line: `python -m benchmark loop`. Exit status: 0 done, 2 usage or bad input."""
+"""The command line: `python -m benchmark`. Exit status: 0 done, 1 stale, 2 usage or bad input."""
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from benchmark.loop import measure
+from benchmark.readme import README, filled
+from benchmark.tables import FOLDER, load, save
+
+# What each table holds; a module of that name measures it and puts it into words.
+TABLES = {
+    "capacity": "dimension of the span of each dynamic layer's kernel, beside its parameters",
+    "deployment": "each layer under compilers, exporters, precisions and formats",
+    "inference": "time of MobileNetV2 with each layer against the plain network",
+    "plans": "the planned form of a layer against the best of its forms, on 44 shapes",
+    "surgery": "networks of torchvision and timm, replaced and deployed",
+    "training": "time of a training step, layer by layer, against timm's layer and the plain one",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,21 +36,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = top.add_subparsers(required=True, metavar="command", parser_class=Parser)
     text = "Overhead of the training loop over the bare forward, backward and optimiser step."
     loop = commands.add_parser("loop", help=text, description=text)
+    loop.set_defaults(run=_loop)
     loop.add_argument(
         "--rounds", type=int, default=400, metavar="N", help="pairs of steps (default: 400)"
     )
     loop.add_argument("--width", type=float, default=8.0, help="of the ResNet-8 (default: 8)")
     loop.add_argument("--batch-size", type=int, default=128, metavar="B", help="default: 128")
     loop.add_argument("--json", metavar="FILE", help="append all samples to it, as a line of JSON")
+    for name, what in TABLES.items():
+        text = f"Table: {what}."
+        table = commands.add_parser(name, help=text, description=text)
+        table.set_defaults(run=_table, table=name)
+        table.add_argument(
+            "--out",
+            metavar="DIR",
+            type=Path,
+            default=FOLDER,
+            help="where NAME.json and NAME.md go (default: the committed ones)",
+        )
+        table.add_argument(
+            "--text-only",
+            action="store_true",
+            help="measure nothing: write NAME.md from NAME.json again",
+        )
+    text = "Write the tables in README.md from their committed records."
+    readme = commands.add_parser("readme", help=text, description=text)
+    readme.set_defaults(run=_readme)
+    readme.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 if README.md would change"
+    )
     options = top.parse_args(arguments)
     try:
-        found = measure(rounds=options.rounds, width=options.width, batch_size=options.batch_size)
-        if options.json:
-            with Path(options.json).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(found) + "\n")
+        return options.run(options)
     except (ValueError, OSError) as error:
         print(f"python -m benchmark: {error}", file=sys.stderr)
         return 2
+
+
+def _loop(options: argparse.Namespace) -> int:
+    found = measure(rounds=options.rounds, width=options.width, batch_size=options.batch_size)
+    if options.json:
+        with Path(options.json).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
     print(
         f"training loop / bare step on the same batches: "
         f"{found['ratio_minimum']:.4f} (minimum), "
@@ -46,3 +86,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"a bare step takes {found['milliseconds_bare']:.2f} ms here"
     )
     return 0
+
+
+def _table(options: argparse.Namespace) -> int:
+    module = _module(options.table)
+    found = load(options.table, options.out) if options.text_only else module.measure()
+    text = module.text(found)
+    path = save(options.table, found, text, options.out)
+    print(text)
+    print(f"written: {path}")
+    return 0
+
+
+def _readme(options: argparse.Namespace) -> int:
+    written = README.read_text(encoding="utf-8")
+    fresh = filled(written, {name: _module(name).text for name in TABLES})
+    if options.check:
+        if fresh == written:
+            return 0
+        print("README.md differs from its records: run python -m benchmark readme")
+        return 1
+    README.write_text(fresh, encoding="utf-8")
+    return 0
+
+
+def _module(name: str) -> Any:
+    """Loaded when it is asked for: some need packages that the others do not."""
+    return importlib.import_module(f"benchmark.{name}")

@@ -18,7 +18,8 @@ FOLDER = Path(__file__).parent / "tables"
 
 def record(command: str, rows: Sequence[dict[str, Any]], **more: Any) -> dict[str, Any]:
     """What is stored of a measurement: its rows, the command that gives them, and the machine."""
-    environment = {"torch": torch.__version__, "threads": torch.get_num_threads(), **facts()}
+    machine = {name: value for name, value in facts().items() if name != "host"}
+    environment = {"torch": torch.__version__, "threads": torch.get_num_threads(), **machine}
     return {"command": command, **more, "environment": environment, "rows": list(rows)}
 
 

@@ -52,11 +52,14 @@ def conv2d_per_sample(
     out_channels, geometry = weight.shape[1], (_pair(stride), _pair(padding), _pair(dilation))
     if bias is not None:
         bias = bias.expand(batch, out_channels)
-    if groups == 1 and weight.shape[3:] == (1, 1) and geometry[:2] == ((1, 1), (0, 0)):
-        # a pointwise kernel is a matrix: one product a sample, from any memory format
-        matrix, pixels = weight.flatten(2), x.flatten(2)
-        y = matrix @ pixels if bias is None else torch.baddbmm(bias[:, :, None], matrix, pixels)
-        return y.unflatten(2, x.shape[2:])
+    if weight.shape[3:] == (1, 1) and geometry[1] == (0, 0):
+        return _multiply_pixels(x, weight, bias, geometry[0], groups)
+    if groups == 1 and _one_by_one_is_faster(x, weight):
+        biases = [None] * batch if bias is None else list(bias.unbind())
+        samples = zip(x.split(1), weight.unbind(), biases, strict=True)
+        return torch.cat(
+            [F.conv2d(image, kernel, own, *geometry) for image, kernel, own in samples]
+        )
     # the samples become groups of one convolution
     y = F.conv2d(
         x.reshape(1, -1, *x.shape[2:]),
@@ -66,6 +69,36 @@ def conv2d_per_sample(
         groups * batch,
     )
     return y.view(batch, out_channels, *y.shape[2:])
+
+
+def _multiply_pixels(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], groups: int
+) -> Tensor:
+    """Pointwise kernels are matrices: one product a sample and group, from any memory format."""
+    if stride != (1, 1):
+        x = x[:, :, :: stride[0], :: stride[1]]
+    matrix, pixels = weight.flatten(2), x.flatten(2)
+    if groups > 1:
+        matrix = matrix.unflatten(1, (groups, -1))
+        y = (matrix @ pixels.unflatten(1, (groups, -1))).flatten(1, 2)
+        y = y if bias is None else y + bias[:, :, None]
+    elif bias is None:
+        y = matrix @ pixels
+    else:
+        y = torch.baddbmm(bias[:, :, None], matrix, pixels)
+    return y.unflatten(2, x.shape[2:])
+
+
+def _one_by_one_is_faster(x: Tensor, weight: Tensor) -> bool:
+    """Whether a convolution for each sample beats one with a group for each, to be decided eagerly.
+
+    On a CPU it does where a kernel holds more values than the images around it, by up to three
+    times; a compiler or an exporter gets the one whose graph does not depend on the batch.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    kernel, pixels = weight[0].numel(), x.shape[2] * x.shape[3]
+    return kernel >= (weight.shape[1] + x.shape[1]) * pixels
 
 
 def gate_features(x: Tensor, gate: Tensor) -> Tensor:

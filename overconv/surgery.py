@@ -5,17 +5,17 @@ Nothing is changed in place: every function returns a new network, and the given
 
 import inspect
 import logging
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial
 from typing import Any
 
 import torch
-from torch import fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import nn
 
+from overconv.norms import batch_norms, fold_norms, has_plain_values
 from overconv.operators.base import OverConv2d
+from overconv.tracing import count_hooks, is_patched
 
 logger = logging.getLogger("overconv")
 
@@ -38,16 +38,15 @@ _UNUSED: dict[str, Any] = {
     "groups": 1,
     "padding_mode": "zeros",
 }
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def select_convs(model: nn.Module, where: Where = "all_but_stem") -> dict[str, nn.Conv2d]:
     """The convolutions of ``model`` that ``where`` selects, by name, in order of registration.
 
-    Only modules that are exactly :class:`torch.nn.Conv2d` can be selected: a subclass may compute
-    something else. Names pass over subclasses; a predicate that selects one is an error. A layer
-    of this library is not searched for convolutions inside. A shared convolution goes by the first
-    of its names.
+    Only plain convolutions can be selected, modules that are exactly :class:`torch.nn.Conv2d` and
+    as that class makes them: a subclass may compute something else. Names pass over others, which
+    :func:`refused_convs` lists; a predicate that selects one is an error. A layer of this library
+    is not searched for convolutions inside. A shared convolution goes by the first of its names.
 
     Args:
         model: A network, or a single convolution (whose name is empty).
@@ -58,38 +57,75 @@ def select_convs(model: nn.Module, where: Where = "all_but_stem") -> dict[str, n
 
     Raises:
         ValueError: ``where`` is unknown, selects nothing, or is a predicate that selects a
-            subclass of :class:`torch.nn.Conv2d`.
+            convolution that is not plain.
     """
-    convs = _convolutions(model)
+    meant = _meant(model, where)
+    refused = _refused(meant)
     if callable(where):
-        chosen = {
-            name: conv
-            for name, conv in convs.items()
-            if isinstance(conv, nn.Conv2d) and where(name, conv)
-        }
-        for name, conv in chosen.items():
-            if type(conv) is not nn.Conv2d:
-                raise ValueError(
-                    f"where selects {name!r}, a {type(conv).__name__}; only a module that is"
-                    " exactly a torch.nn.Conv2d can be replaced"
-                )
-    elif isinstance(where, str) and where in WHERES:
-        stem = next(iter(convs), None) if where == "all_but_stem" else None
-        chosen = {
-            name: conv
-            for name, conv in convs.items()
-            if type(conv) is nn.Conv2d and name != stem and WHERES[where](conv)
-        }
-    else:
-        names = ", ".join(map(repr, WHERES))
-        raise ValueError(f"where must be one of {names} or a predicate, got {where!r}")
+        for name, reason in refused.items():
+            raise ValueError(
+                f"where selects {name!r}, {reason}; only a module that is exactly a"
+                " torch.nn.Conv2d can be replaced"
+            )
+    chosen = {name: conv for name, conv in meant.items() if name not in refused}
     if not chosen:
-        num_plain = sum(type(conv) is nn.Conv2d for conv in convs.values())
+        num_plain = sum(_why_not_plain(conv) == "" for conv in _convolutions(model).values())
         raise ValueError(
             f"where={where!r} selects none of the {num_plain} plain convolutions of"
-            f" {type(model).__name__}"
+            f" {type(model).__name__}{_and_left(refused)}"
         )
     return chosen
+
+
+def refused_convs(model: nn.Module, where: Where = "all_but_stem") -> dict[str, str]:
+    """The convolutions that ``where`` means but that are not plain, by name, and why.
+
+    :func:`replace_convs` leaves them as they are, or raises if ``where`` is a predicate.
+
+    Raises:
+        ValueError: ``where`` is unknown.
+
+    Example:
+        >>> class Standardised(nn.Conv2d):
+        ...     pass
+        >>> refused_convs(nn.Sequential(Standardised(3, 8, 3), nn.Conv2d(8, 8, 1)), "spatial")
+        {'0': 'a Standardised, which may compute something else than a torch.nn.Conv2d'}
+    """
+    return _refused(_meant(model, where))
+
+
+def _meant(model: nn.Module, where: Where) -> dict[str, nn.Conv2d]:
+    """The convolutions of torch that ``where`` fits, plain or not."""
+    convs = _convolutions(model)
+    of_torch = {name: conv for name, conv in convs.items() if isinstance(conv, nn.Conv2d)}
+    if callable(where):
+        return {name: conv for name, conv in of_torch.items() if where(name, conv)}
+    if not isinstance(where, str) or where not in WHERES:
+        names = ", ".join(map(repr, WHERES))
+        raise ValueError(f"where must be one of {names} or a predicate, got {where!r}")
+    stem = next(iter(convs), None) if where == "all_but_stem" else None
+    return {n: conv for n, conv in of_torch.items() if n != stem and WHERES[where](conv)}
+
+
+def _refused(convs: Mapping[str, nn.Conv2d]) -> dict[str, str]:
+    reasons = {name: _why_not_plain(conv) for name, conv in convs.items()}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _why_not_plain(conv: nn.Module) -> str:
+    """Why a convolution may compute something else than its class says; or nothing."""
+    if type(conv) is not nn.Conv2d:
+        kind = type(conv).__name__
+        return f"a {kind}, which may compute something else than a torch.nn.Conv2d"
+    if is_patched(conv):
+        return "which has something of its own in the place of a method"
+    if not has_plain_values(conv):
+        return "which has more to it than a weight and a bias"
+    return ""
+
+
+def _and_left(refused: Mapping[str, str]) -> str:
+    return "".join(f"; left is {name!r}, {reason}" for name, reason in refused.items())
 
 
 def _convolutions(model: nn.Module) -> dict[str, nn.Conv2d | OverConv2d]:
@@ -106,6 +142,9 @@ def _convolutions(model: nn.Module) -> dict[str, nn.Conv2d | OverConv2d]:
 def convert(layer: Layer, conv: nn.Conv2d, *, preserve: bool) -> nn.Module:
     """A ``layer`` for the place of ``conv``, with its geometry, device, dtype and training mode.
 
+    What does not train stays so: if the weight of ``conv`` has ``requires_grad=False``, so have all
+    parameters of the layer, but for its bias, which is like that of ``conv``.
+
     Args:
         layer: A class that takes the arguments of :class:`torch.nn.Conv2d` by their names, or a
             :func:`functools.partial` of one with options of its own. A class may lack arguments
@@ -116,10 +155,13 @@ def convert(layer: Layer, conv: nn.Conv2d, *, preserve: bool) -> nn.Module:
 
     Raises:
         ValueError: ``conv`` is not exactly a :class:`torch.nn.Conv2d`; ``layer`` lacks an argument
-            that ``conv`` uses, sets one that ``conv`` decides, or cannot preserve its function.
+            that ``conv`` uses, sets one that ``conv`` decides, or cannot preserve its function; or
+            of weight and bias only one trains, and the layer has no parameter ``bias``.
     """
     if type(conv) is not nn.Conv2d:
         raise ValueError(f"conv must be exactly a torch.nn.Conv2d, got {type(conv).__name__}")
+    if reason := _why_not_plain(conv):
+        raise ValueError(f"conv must be a plain convolution, got one {reason}")
     target, options = _unwrap(layer)
     if preserve and target is nn.Conv2d:
         return deepcopy(conv)
@@ -135,7 +177,24 @@ def convert(layer: Layer, conv: nn.Conv2d, *, preserve: bool) -> nn.Module:
         built = target(**_arguments(target, conv), **options)
     if not isinstance(built, nn.Module):
         raise ValueError(f"{_name(layer)} must give a module, got {type(built).__name__}")
-    return built.to(conv.weight.device, conv.weight.dtype).train(conv.training)
+    built = built.to(conv.weight.device, conv.weight.dtype).train(conv.training)
+    _freeze_like(built, conv)
+    return built
+
+
+def _freeze_like(built: nn.Module, conv: nn.Conv2d) -> None:
+    """Stop the parameters of ``built`` from training where those of ``conv`` do not."""
+    if not conv.weight.requires_grad:
+        built.requires_grad_(False)
+    if conv.bias is None or conv.bias.requires_grad == conv.weight.requires_grad:
+        return
+    bias = getattr(built, "bias", None)
+    if not isinstance(bias, nn.Parameter):
+        raise ValueError(
+            f"{type(built).__name__} has no parameter 'bias', and of the convolution only the"
+            f" {'bias' if conv.bias.requires_grad else 'weight'} trains: let both train, or none"
+        )
+    bias.requires_grad_(conv.bias.requires_grad)
 
 
 def _unwrap(layer: Layer) -> tuple[Any, dict[str, Any]]:
@@ -188,15 +247,23 @@ def rebuild_convs(
 
     Raises:
         ValueError: As in :func:`select_convs`; a selected convolution has hooks, which would be
-            lost; or ``build`` raises one, to which the name of the convolution is added.
+            lost, or shares a parameter with another module, which would be untied; or ``build``
+            raises one, to which the name of the convolution is added.
     """
     # The convolutions are swapped while copying, so that all who refer to one get its substitute.
     substitutes: dict[int, Any] = {}
+    owners = _owners(model)
     for name, conv in select_convs(model, where).items():
-        if _has_hooks(conv):
+        if count_hooks(conv):
             raise ValueError(
                 f"{name!r} has hooks, which its substitute would not have: remove them"
             )
+        for parameter in conv.parameters():
+            if len(names := owners[id(parameter)]) > 1:
+                raise ValueError(
+                    f"{' and '.join(map(repr, names))} are one parameter, which the substitute of"
+                    f" {name!r} would not share: leave the convolution out, or untie them"
+                )
         try:
             substitutes[id(conv)] = build(name, conv)
         except ValueError as error:
@@ -204,8 +271,13 @@ def rebuild_convs(
     return deepcopy(model, substitutes)
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    return any(getattr(module, hooks) for hooks in _HOOKS)
+def _owners(model: nn.Module) -> dict[int, list[str]]:
+    """The names of each parameter, by its identity: more than one if modules share it."""
+    owners: dict[int, list[str]] = {}
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            owners.setdefault(id(parameter), []).append(f"{prefix}.{name}".lstrip("."))
+    return owners
 
 
 def replace_convs(
@@ -216,7 +288,8 @@ def replace_convs(
 ) -> nn.Module:
     """A deep copy of ``model`` with a ``layer`` in the place of each selected convolution.
 
-    Reports what it replaced to the logger ``overconv``, at level INFO.
+    Reports what it replaced, and what it left (:func:`refused_convs`), to the logger ``overconv``,
+    at level INFO.
 
     Args:
         model: Any network; it stays as it is.
@@ -251,7 +324,18 @@ def replace_convs(
         _name(layer),
         ", ".join(replaced),
     )
+    refused = {} if callable(where) else refused_convs(model, where)
+    if refused:
+        logger.info("left %d that %r means: %s", len(refused), where, _listed(refused))
     return rebuilt
+
+
+def _listed(reasons: Mapping[str, str]) -> str:
+    """Names by their common reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(names[reason])} ({reason})" for reason in names)
 
 
 @torch.no_grad()
@@ -259,59 +343,35 @@ def to_inference(model: nn.Module) -> nn.Module:
     """A new network in ``eval()`` that computes what ``model`` computes in ``eval()``.
 
     Each module that has a method ``to_inference`` is replaced by what that returns, a plain
-    convolution where the layer folds. Then each batch norm that alone sees the output of a plain
-    convolution is folded into it. Who sees what is read off by :mod:`torch.fx`: a network that it
-    cannot trace keeps its batch norms, which the logger ``overconv`` reports at level INFO.
-    Everything else is copied.
+    convolution where the layer folds. Then each batch norm that alone sees the output of a
+    convolution, or of a layer that can absorb it, is folded into that; see
+    :func:`overconv.norms.fold_norms` for what has to be certain. Everything else is copied.
+
+    Who sees what is read off by :mod:`torch.fx`, for the network as it is configured and called
+    with tensors. What it cannot trace keeps its batch norms; the logger ``overconv`` reports at
+    level INFO which ones stay, and why. If that is a wrapper, such as a detector, call this function
+    on its backbone.
+
+    Raises:
+        ValueError: A module that is replaced has hooks, of which some would be lost.
     """
     substitutes: dict[int, Any] = {}
     inside: set[nn.Module] = set()
-    for module in model.modules():
+    for name, module in model.named_modules():
         fold = getattr(module, "to_inference", None)
         if callable(fold) and module not in inside:
-            substitutes[id(module)] = fold()
+            substitutes[id(module)] = folded = fold()
+            if count_hooks(*module.modules()) > count_hooks(*folded.modules()):
+                raise ValueError(
+                    f"{name!r} has hooks, on itself or inside, which its form for inference would"
+                    " not have: remove them"
+                )
             inside.update(module.modules())
-    deployed = deepcopy(model, substitutes).eval()
-    folded: dict[int, Any] = {}  # swapped while copying, under all names that a module has
-    for conv_name, norm_name in _foldable_norms(deployed):
-        conv, norm = deployed.get_submodule(conv_name), deployed.get_submodule(norm_name)
-        assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-        folded[id(conv)], folded[id(norm)] = fuse_conv_bn_eval(conv, norm), nn.Identity()
-    return deepcopy(deployed, folded).eval()
-
-
-class _Tracer(fx.Tracer):
-    """Takes the layers of the library as they are, like those of torch."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, OverConv2d) or super().is_leaf_module(m, module_qualified_name)
-
-
-def _foldable_norms(model: nn.Module) -> list[tuple[str, str]]:
-    """Names of plain convolutions, each with that of the batch norm that alone sees its output."""
-    try:
-        nodes = list(_Tracer().trace(model).nodes)
-    except Exception as error:  # whatever a forward pass may raise when it meets no tensors
-        logger.info("batch norms stay, since torch.fx cannot trace the network: %s", error)
-        return []
-    # A module, by any of its names, that is called twice or whose values are read is not touched.
-    used = Counter(
-        model.get_submodule(
-            node.target if node.op == "call_module" else node.target.rpartition(".")[0]
-        )
-        for node in nodes
-        if node.op in ("call_module", "get_attr")
-    )
-    pairs = []
-    for node in nodes:
-        conv, norm = node, next(iter(node.users), node)
-        if conv.op != "call_module" or norm.op != "call_module" or len(conv.users) > 1:
-            continue
-        modules = model.get_submodule(conv.target), model.get_submodule(norm.target)
-        if (
-            [type(module) for module in modules] == [nn.Conv2d, nn.BatchNorm2d]
-            and modules[1].running_mean is not None
-            and not any(used[module] > 1 or _has_hooks(module) for module in modules)
-        ):
-            pairs.append((conv.target, norm.target))
-    return pairs
+    deployed = deepcopy(model, substitutes)
+    num_norms = len(batch_norms(deployed))
+    deployed, left = fold_norms(deployed)
+    if num_norms:
+        logger.info("folded %d of %d batch norms", num_norms - len(left), num_norms)
+    if left:
+        logger.info("%d batch norms stay: %s", len(left), _listed(left))
+    return deployed

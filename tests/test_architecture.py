@@ -19,6 +19,8 @@ MAY_IMPORT = {
     "overconv.functional": {"torch"},
     "overconv.gates": {"torch", "overconv.checks", "overconv.functional"},
     "overconv.operators": {"torch", "overconv.checks", "overconv.functional", "overconv.gates"},
+    "overconv.bench": {"torch"},
+    "overconv.forms": {"torch", "overconv.bench", "overconv.operators.base"},
     "overconv.surgery": {"torch", "overconv.operators.base"},
     "overconv.costs": {"torch", "overconv.operators", "overconv.surgery"},
     "overconv.models": {"torch", "overconv.checks", "overconv.surgery"},
@@ -27,7 +29,7 @@ MAY_IMPORT = {
     "analysis": {"numpy", "pandas", "scipy", "statsmodels", "matplotlib", "records"},
     "reports": {"jinja2", "analysis", "records"},
     "ablations": {"torch", "numpy", "tqdm", "overconv", "records", "analysis"},
-    "benchmark": {"torch", "numpy", "overconv", "records"},
+    "benchmark": {"torch", "torchvision", "timm", "numpy", "overconv", "records"},
 }
 
 

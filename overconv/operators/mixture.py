@@ -15,6 +15,7 @@ from overconv.checks import IntPair, at_least, one_of
 from overconv.functional import conv2d_per_sample, mix_kernels, scale_output
 from overconv.gates import InferenceGate, PooledGate
 from overconv.operators.base import Macs, OverConv2d
+from overconv.operators.parallel import parallel_kernels
 
 PLACES = ("weights", "features")
 
@@ -98,16 +99,9 @@ class MixtureConv2d(OverConv2d):
         return self.gate
 
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Kernels ``W + E_n``, scaled so that the neutral mixture is ``W``.
-
-        The ``E_n`` are random, sum to zero and are as large as ``W``: equal kernels would get equal
-        gradients for ever.
-        """
+        """Different kernels whose neutral mixture is ``weight``."""
         share = 1 / (self._start_gate().neutral[0] * self.num_kernels)
-        size = weight.square().mean().sqrt()
-        size = torch.where(size > 0, size, (3 * weight[0].numel()) ** -0.5)  # as a fresh layer's
-        noise = torch.randn_like(self.weight).unflatten(0, (self.num_kernels, -1)) * size
-        self.weight.copy_((share * (weight + noise - noise.mean(0))).flatten(0, 1))
+        self.weight.copy_((share * parallel_kernels(weight, self.num_kernels)).flatten(0, 1))
         if self.bias is not None and bias is not None:
             self.bias.copy_((share * bias).expand_as(self.bias))
 

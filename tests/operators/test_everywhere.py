@@ -1,220 +1,367 @@
-"""What every layer must survive: compilation, export, precision, formats, copies, small inputs."""
+"""The laws that every layer obeys, in every variant; none of them names a layer.
+
+Layers are found in the package, and their variants follow from their constructors
+(``benchmark/variants.py``). ``test_deployment.py`` holds what they have to survive in use.
+"""
 
 import copy
-import io
-from functools import partial
+import inspect
+from dataclasses import astuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from overconv.operators import CondConv2d, DyConv2d, MAConv2d, MDConv2d
+import overconv
+import overconv.operators
+from benchmark.checks import composes_in_training, looks_at_the_batch, modes, run
+from benchmark.variants import EXTRAS, classes, layers, options, refused, variants
+from overconv.operators.base import Macs, OverConv2d
 
-LAYERS = {
-    "MDConv2d": MDConv2d,
-    "MDConv2d-compact": partial(MDConv2d, form="compact", depth=3),
-    "MDConv2d-norm": partial(MDConv2d, middle_norm=True, placement=("input", "output")),
-    "MDConv2d-last-norm": partial(
-        MDConv2d, middle_norm=True, spatial="last", padding_mode="circular"
-    ),
-    "MDConv2d-batch": partial(MDConv2d, when="batch", form="compact"),
-    "MDConv2d-training": partial(MDConv2d, when="training"),
-    "MDConv2d-pointwise": partial(MDConv2d, form="compact", kernel_size=1, padding=0),
-    "MAConv2d-norm": MAConv2d,
-    "MAConv2d-gate": partial(MAConv2d, middle="norm+gate", squash="softmax"),
-    "CondConv2d": CondConv2d,
-    "CondConv2d-features": partial(CondConv2d, on="features", groups=2),
-    "DyConv2d": DyConv2d,
-    "DyConv2d-features": partial(DyConv2d, on="features"),
-}
+every_layer = pytest.mark.parametrize("layer", layers(), ids=lambda layer: layer.__name__)
+every_variant = pytest.mark.parametrize("variant", variants(), ids=str)
+
+DOUBLE = {"dtype": torch.float64}
+GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 
 
-def build(name, **options):
-    """A layer of 4 to 6 channels, all parameters off their neutral start."""
-    layer = partial(LAYERS[name])
-    layer = layer(4, 6, **{"kernel_size": 3, "padding": 1, **layer.keywords, **options})
-    for parameter in layer.parameters():
-        if not parameter.is_meta:
-            nn.init.normal_(parameter, std=0.4)
-    return layer
+def each_mode(variant):
+    """A layer in double precision, in each mode that its form has, and images."""
+    for mode in modes(variant.build()):
+        yield variant.build(**DOUBLE).train(mode), variant.images(**DOUBLE)
 
 
-def images(batch=3, **options):
-    return torch.randn(batch, 4, 6, 5, **options)
+def close(ours, theirs, tolerance=1e-10):
+    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
-every_layer = pytest.mark.parametrize("name", LAYERS)
+# What there is.
+
+
+def test_every_class_is_a_layer_or_the_base_of_one():
+    """One with an argument that is neither would be passed over in silence."""
+    for cls in set(classes()) - set(layers()):
+        assert any(issubclass(layer, cls) for layer in layers()), cls.__name__
+    assert set(EXTRAS) <= {layer.__name__ for layer in layers()}
 
 
 @every_layer
-@pytest.mark.parametrize("mode", [True, False])
-def test_traces_into_one_graph(name, mode):
-    torch.compiler.reset()  # or the layers before count as so many recompilations of one forward
-    layer, x = build(name).train(mode), images()
-    traced = torch.compile(copy.deepcopy(layer), fullgraph=True, backend="aot_eager")
-    expected, y = layer(x), traced(x)
-    torch.testing.assert_close(y, expected)
-    expected.square().sum().backward()
-    y.square().sum().backward()
-    for ours, theirs in zip(layer.parameters(), traced.parameters(), strict=True):
-        torch.testing.assert_close(theirs.grad, ours.grad)
-    for ours, theirs in zip(layer.buffers(), traced.buffers(), strict=True):
-        torch.testing.assert_close(theirs, ours)
-
-
-@pytest.mark.slow
-@every_layer
-def test_compiles(name):
-    torch.compiler.reset()
-    layer, x = build(name), images()
-    torch.testing.assert_close(
-        torch.compile(copy.deepcopy(layer), fullgraph=True)(x), layer(x), rtol=1e-4, atol=1e-5
-    )
+def test_it_is_exported(layer):
+    assert getattr(overconv.operators, layer.__name__) is layer
+    assert getattr(overconv, layer.__name__) is layer
 
 
 @every_layer
-def test_exports_for_any_batch(name):
-    layer = build(name).eval()
-    batch = torch.export.Dim("batch", min=2, max=64)
-    program = torch.export.export(layer, (images(),), dynamic_shapes=({0: batch},))
-    for size in (2, 7):
-        x = images(size)
-        torch.testing.assert_close(program.module()(x), layer(x))
+def test_arguments_are_those_of_torch_and_then_its_own_by_keyword(layer):
+    ours = list(inspect.signature(layer).parameters.values())
+    theirs = list(inspect.signature(nn.Conv2d).parameters.values())
+    assert [p.name for p in ours[: len(theirs)]] == [p.name for p in theirs]
+    assert [p.default for p in ours[: len(theirs)]] == [p.default for p in theirs]
+    assert all(p.kind is p.KEYWORD_ONLY for p in ours[len(theirs) :])
+
+
+def test_nothing_is_refused():
+    assert refused() == ()
+
+
+# What it refuses.
 
 
 @every_layer
-def test_autocast(name):
-    layer, x = build(name), images()
-    expected = layer(x)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = layer(x)
-    assert y.dtype == torch.bfloat16 or y.dtype == torch.float32
-    torch.testing.assert_close(
-        y.float(), expected, rtol=0.1, atol=0.1 * float(expected.detach().std())
-    )
-    y.float().sum().backward()
-    assert all(parameter.grad is not None for parameter in layer.parameters())
-
-
-@every_layer
-def test_channels_last_and_strided_inputs(name):
-    layer, x = build(name), images()
-    expected = layer(x)
-    torch.testing.assert_close(layer(x.to(memory_format=torch.channels_last)), expected)
-    torch.testing.assert_close(layer(x.transpose(2, 3).contiguous().transpose(2, 3)), expected)
-    as_channels_last = copy.deepcopy(layer)
-    for parameter in as_channels_last.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(as_channels_last(x.to(memory_format=torch.channels_last)), expected)
-
-
-@every_layer
-@pytest.mark.parametrize("mode", [True, False])
-def test_one_image_and_one_pixel(name, mode):
-    """A single image gives what it gives in a batch, unless the layer looks at the whole batch."""
-    layer = build(name).train(mode)
-    x = images()
-    if not mode or "norm" not in name and "batch" not in name and "gate" not in name:
-        torch.testing.assert_close(layer(x)[:1], layer(x[:1]))
-    assert layer(images(1)).shape == (1, 6, 6, 5)
-    pixel = torch.randn(2, 4, 1, 1)
-    assert layer(pixel).shape == (2, 6, 1, 1)
-
-
-@every_layer
-def test_copies_pickles_and_state_dicts(name):
-    layer, x = build(name).train(), images()
-    layer(x)  # move the running statistics
-    layer.eval()
-    twin = copy.deepcopy(layer)
-    torch.testing.assert_close(twin(x), layer(x), rtol=0, atol=0)
-    buffer = io.BytesIO()
-    torch.save(layer, buffer)
-    buffer.seek(0)
-    loaded = torch.load(buffer, weights_only=False)
-    torch.testing.assert_close(loaded(x), layer(x), rtol=0, atol=0)
-    other = build(name).eval()
-    other.load_state_dict(layer.state_dict())
-    torch.testing.assert_close(other(x), layer(x), rtol=0, atol=0)
-
-
-@every_layer
-def test_meta_device(name):
-    layer = build(name, device="meta")
-    assert all(tensor.is_meta for tensor in layer.state_dict().values())
-    assert layer(images(device="meta")).shape == (3, 6, 6, 5)
-    assert all(p.is_meta for p in layer.to_inference().parameters())
-
-
-@pytest.mark.parametrize("layer", [MDConv2d, MAConv2d, CondConv2d, DyConv2d])
-def test_conversion_on_the_meta_device(layer):
-    conv = nn.Conv2d(4, 6, 3, device="meta")
-    assert layer.from_conv2d(conv)(images(device="meta")).shape == (3, 6, 4, 3)
-
-
-@every_layer
-def test_dtype_argument(name):
-    layer = build(name, dtype=torch.float64)
-    assert {
-        tensor.dtype for tensor in layer.state_dict().values() if tensor.is_floating_point()
-    } == {torch.float64}
-    assert layer(images(dtype=torch.float64)).dtype == torch.float64
-
-
-# Elementwise work that torch runs as a product, or that ``shared`` holds beside the products.
-MIXING = 3 * 4 * 6 * 30  # the outputs of four kernels, for three images
-ELEMENTWISE = {
-    "MDConv2d-batch": -36,  # the gate on the smaller factor, 6 x 6
-    "CondConv2d-features": 2 * MIXING,  # eight kernels
-    "DyConv2d-features": MIXING,
-}
-
-
-@every_layer
-@pytest.mark.parametrize("mode", [True, False])
-def test_macs_equal_a_count_of_real_runs(name, mode):
-    """Torch counts two operations a multiply-accumulate, in matrix products and convolutions."""
-    layer = build(name).train(mode)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        layer(images())
-    macs = layer.macs((6, 5))
-    products = 3 * (macs.gate + macs.compose + macs.convolution) + macs.shared
-    assert counter.get_total_flops() == 2 * (products + ELEMENTWISE.get(name, 0))
-
-
-def test_elementwise_macs_by_hand():
-    layer = MDConv2d(4, 6, 3, padding=1, depth=3, placement=("input", "middle", "output"))
-    pooling, pixels = 4 * 6 * 5, 6 * 5
-    assert layer.macs((6, 5)).other == pooling + pixels * (4 + 6 + 6 + 6)
-    layer.form = "compact"
-    # each middle gate scales a 6 x 6 layer; input and output scale the 6 x 4 x 3 x 3 kernel
-    assert layer.macs((6, 5)).other == pooling + 2 * 36 + 2 * 216
-    assert layer.macs((6, 5)).compose == 2 * 36 * 4 * 9
-    layer = DyConv2d(4, 6, 3, padding=1)
-    assert layer.macs((6, 5)).other == pooling
-    layer.on = "features"
-    assert layer.macs((6, 5)).other == pooling + 4 * 6 * pixels
-
-
 @pytest.mark.parametrize(
-    ("options", "shared", "compose"),
+    ("arguments", "message"),
     [
-        ({"placement": ()}, 36 * 36, 0),
-        ({"placement": ("output",)}, 36 * 36, 0),  # ungated factors are composed once
-        ({"placement": ("middle",)}, 0, 36 * 36),
-        # once a batch: the gate's two layers, its multiplication of a 6 x 6 layer, the composition
-        ({"placement": ("middle",), "when": "batch"}, 4 * 4 + 4 * 6 + 36 + 36 * 36, 0),
+        ({"in_channels": 0}, "in_channels must be at least 1, got 0"),
+        ({"in_channels": 4.0}, "in_channels must be an integer, got 4.0"),
+        ({"out_channels": 0}, "out_channels must be at least 1, got 0"),
+        ({"groups": 3}, "in_channels=4 does not split into groups=3"),
+        ({"groups": 4}, "out_channels=6 does not split into groups=4"),
+        ({"kernel_size": 0}, "kernel_size must be at least 1, got 0"),
+        ({"padding": "same", "stride": 2}, "padding='same' needs stride 1"),
+        ({"padding_mode": "constant"}, "padding_mode must be one of 'zeros', .*, got 'constant'"),
     ],
+    ids=str,
 )
-def test_compact_macs_are_shared_where_gates_are(options, shared, compose):
-    layer = MDConv2d(4, 6, 3, padding=1, form="compact", **options)
-    macs = layer.macs((6, 5))
-    assert (macs.shared, macs.compose) == (shared, compose)
+def test_it_refuses_a_geometry_in_words(layer, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        layer(**{"in_channels": 4, "out_channels": 6, "kernel_size": 3, **arguments})
 
 
-def test_constant_gates_cost_nothing():
-    layer = MDConv2d(4, 6, 3, padding=1, when="training").eval()
-    assert layer.macs((6, 5)).gate == 0
-    assert layer.macs((6, 5)).other == 6 * 30  # the gating alone, no pooling
+@every_layer
+def test_it_refuses_an_option_in_words(layer):
+    """Of strings ``benchmark.variants.allowed`` asks the same; no number of its own may be 0."""
+    for option, default in options(layer).items():
+        if isinstance(default, bool | str) or not isinstance(default, int | float | None):
+            continue
+        with pytest.raises(ValueError, match=option):
+            layer(4, 6, 3, **{option: 0})
+
+
+@every_variant
+@pytest.mark.parametrize("shape", [(4, 6, 6), (2, 3, 6, 6), (1, 2, 4, 6, 6)], ids=str)
+def test_it_refuses_an_input_of_the_wrong_shape(variant, shape):
+    with pytest.raises(ValueError, match=r"input must be \(batch, 4, height, width\), got"):
+        variant.build()(torch.zeros(shape))
+
+
+# Conversion.
+
+
+def plain(variant, **factory):
+    """A convolution of the variant's geometry."""
+    return nn.Conv2d(**variant.arguments(), **factory)
+
+
+@every_variant
+def test_it_starts_as_the_convolution_that_it_replaces(variant):
+    conv, x = plain(variant, **DOUBLE), variant.images(**DOUBLE)
+    for mode in (True, False):
+        weight = conv.weight.detach().clone()
+        layer = variant.layer.from_conv2d(conv.train(mode), **variant.options)
+        assert type(layer) is variant.layer
+        assert {module.training for module in layer.modules()} == {mode}
+        assert {p.dtype for p in layer.parameters()} == {torch.float64}
+        assert all(p.requires_grad for p in layer.parameters())
+        assert (layer.bias is None) == (conv.bias is None)
+        for name in ("in_channels", "out_channels", *GEOMETRY):
+            assert getattr(layer, name) == getattr(conv, name), name
+        for name, value in variant.options.items():
+            assert getattr(layer, name, value) == value, name
+        if mode in modes(layer.train()):
+            # which sees to it that every parameter is reached
+            y, _ = run(copy.deepcopy(layer).train(mode), x)
+            if not mode or not looks_at_the_batch(layer):
+                close(y, conv(x))
+        close(layer.eval()(x), conv(x))
+        assert torch.equal(conv.weight, weight)
+
+
+@every_variant
+def test_it_starts_on_the_meta_device_too(variant):
+    layer = variant.layer.from_conv2d(plain(variant, device="meta"), **variant.options)
+    assert all(tensor.is_meta for tensor in [*layer.parameters(), *layer.buffers()])
+    x = variant.images(device="meta")
+    assert layer.eval()(x).shape == plain(variant, device="meta")(x).shape
+
+
+@every_layer
+def test_it_starts_only_as_what_is_a_plain_convolution(layer):
+    class Doubled(nn.Conv2d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    for other in (Doubled(4, 6, 3), nn.ConvTranspose2d(4, 6, 3), nn.Conv1d(4, 6, 3)):
+        with pytest.raises(ValueError, match=f"a torch.nn.Conv2d, got {type(other).__name__}"):
+            layer.from_conv2d(other)
+
+
+@every_variant
+def test_inference_computes_what_eval_does_and_leaves_the_rest_alone(variant):
+    for mode in (True, False):
+        layer = variant.build(**DOUBLE).train(mode)
+        state = {name: value.clone() for name, value in layer.state_dict().items()}
+        generator = torch.get_rng_state()
+        deployed = layer.to_inference()
+        assert torch.equal(torch.get_rng_state(), generator)
+        assert {module.training for module in layer.modules()} == {mode}
+        assert layer.state_dict().keys() == state.keys()
+        for name, value in layer.state_dict().items():
+            assert torch.equal(value, state[name]), name
+        assert not any(module.training for module in deployed.modules())
+        mine = {tensor.data_ptr() for tensor in layer.state_dict().values()}
+        assert not any(t.data_ptr() in mine for t in deployed.state_dict().values())
+        x = variant.images(**DOUBLE)
+        close(deployed(x), layer.eval()(x))
+        again = deployed.to_inference() if isinstance(deployed, OverConv2d) else deployed
+        close(again(x), layer(x))
+
+
+@every_variant
+def test_an_affine_map_behind_it_is_absorbed(variant):
+    layer, x = variant.build(**DOUBLE).to_inference(), variant.images(**DOUBLE)
+    if not isinstance(layer, OverConv2d):
+        assert type(layer) is nn.Conv2d  # into which any batch norm folds
+        return
+    expected = layer(x)
+    for _ in range(2):
+        scale, shift = torch.randn(2, layer.out_channels, **DOUBLE).unbind()
+        before = {name: value.clone() for name, value in layer.state_dict().items()}
+        with torch.no_grad():
+            absorbed = layer.absorb_affine(scale, shift)
+        assert type(absorbed) is bool
+        if absorbed:
+            expected = expected * scale[:, None, None] + shift[:, None, None]
+        else:
+            torch.testing.assert_close(dict(layer.state_dict()), before, rtol=0, atol=0)
+        close(layer(x), expected)
+        for form in layer.forms((6, 5)):
+            moved = copy.deepcopy(layer)
+            setattr(moved, layer.form_option, form)
+            close(moved(x), expected)
+        twin = copy.deepcopy(layer)
+        close(twin.to_inference()(x), expected)
+
+
+# The kernel that a sample sees.
+
+
+@every_variant
+def test_its_kernels_are_what_it_convolves_with(variant):
+    for layer, x in each_mode(variant):
+        if layer.training and looks_at_the_batch(layer):
+            continue
+        kernels, bias = layer.kernels(x)
+        conv = plain(variant, **DOUBLE)
+        assert kernels.shape[0] in (1, 3)
+        assert kernels.shape[1:] == conv.weight.shape
+        rows = []
+        for index, sample in enumerate(x):
+            kernel = kernels[index if len(kernels) > 1 else 0]
+            constant = bias
+            if bias is not None and bias.dim() == 2:
+                constant = bias[index if len(bias) > 1 else 0]
+            assert constant is None or constant.shape == (layer.out_channels,)
+            padded = layer.pad_fully(sample[None])
+            geometry = layer.stride, 0, layer.dilation, layer.groups
+            rows.append(F.conv2d(padded, kernel, constant, *geometry))
+        close(torch.cat(rows), layer(x))
+
+
+@every_variant
+def test_its_kernels_span_as_many_dimensions_as_it_says(variant):
+    layer = variant.build(**DOUBLE).eval()
+    says, x = layer.kernel_dimension(), variant.images(2, **DOUBLE)
+    gate = getattr(layer, "gate", None)
+    if gate is None or layer.kernels(x)[0].shape[0] == 1:  # gates that do not see the sample
+        assert says == 1
+        return
+    values = layer.kernels(x)[0][0].numel()
+    assert 1 <= says <= values
+    batch, forward = values + 8, gate.forward
+    gate.forward = lambda u: tuple(torch.randn_like(part) for part in forward(u))
+    with torch.no_grad():
+        kernels = layer.kernels(variant.images(batch, **DOUBLE))[0].flatten(1)
+    found = torch.linalg.svdvals(kernels)
+    assert int((found > 1e-9 * found[0]).sum()) == says
+
+
+@every_variant
+def test_a_sample_is_alone_unless_the_layer_looks_at_the_batch(variant):
+    for layer, x in each_mode(variant):
+        seen = layer.training and looks_at_the_batch(layer)
+        whole, one = copy.deepcopy(layer)(x), copy.deepcopy(layer)(x[:1])
+        if seen:
+            assert not torch.allclose(whole[:1], one, rtol=1e-6)
+        else:
+            close(whole[:1], one)
+
+
+# Forms.
+
+
+@every_variant
+def test_all_forms_give_the_same_outputs_and_gradients(variant):
+    for layer, x in each_mode(variant):
+        forms = layer.forms((6, 5))
+        assert bool(forms) == (layer.form_option is not None)
+        if not forms:
+            continue
+        present = getattr(layer, layer.form_option)
+        expected = run(copy.deepcopy(layer), x)
+        assert len(forms) > 1
+        for form, cost in forms.items():
+            other = copy.deepcopy(layer)
+            setattr(other, layer.form_option, form)
+            assert other.macs((6, 5)) == cost
+            assert {module.training for module in other.modules()} == {layer.training}
+            if not other.training or not composes_in_training(other):
+                ours = run(other, x)
+                close(ours, expected, 1e-9)
+            setattr(other, layer.form_option, present)
+            assert other.macs((6, 5)) == layer.macs((6, 5))
+        with pytest.raises(ValueError, match=f"{layer.form_option} must be"):
+            setattr(layer, layer.form_option, "sideways")
+        assert getattr(layer, layer.form_option) == present
+
+
+# Cost.
+
+
+class Work(TorchDispatchMode):
+    """Counts multiply-accumulates of a run: those of products, and of elementwise work.
+
+    Elementwise are multiplications of images and kernels, of three axes or more. A product of a
+    single row with images, which torch runs where parallel images are mixed, is of both kinds.
+    """
+
+    def __init__(self, pixels):
+        super().__init__()
+        self.pixels, self.products, self.elementwise, self.mixing = pixels, 0, 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        packet = func._overloadpacket
+        if packet in flop_registry:
+            count = flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
+            self.products += count
+            if packet is torch.ops.aten.bmm:
+                left, right = args
+                if left.shape[1] == 1 and right.shape[2] % self.pixels == 0:
+                    self.mixing += count
+        elif packet in (torch.ops.aten.mul, torch.ops.aten.addcmul) and out.dim() >= 3:
+            self.elementwise += out.numel()
+        return out
+
+
+@every_variant
+def test_macs_equal_a_count_of_real_runs(variant):
+    """Products and what is elementwise, an image and a batch."""
+    image = (26, 26)  # so that no other size is a multiple of the number of pixels
+    for layer, _ in each_mode(variant):
+        macs = layer.macs(image)
+        assert all(type(part) is int and part >= 0 for part in astuple(macs))
+        counts = []
+        for batch in (2, 5):
+            with Work(torch.Size(layer.output_size(image)).numel()) as work, torch.no_grad():
+                layer(variant.images(batch, image, **DOUBLE))
+            counts.append(work)
+        few, many = counts
+        products, mixing, elementwise = (
+            (getattr(many, kind) - getattr(few, kind)) / 3
+            for kind in ("products", "mixing", "elementwise")
+        )
+        said = macs.gate + macs.compose + macs.convolution
+        assert said in (products, products - mixing), (macs, products, mixing, elementwise)
+        shared = few.products - 2 * products
+        scaling = few.elementwise - 2 * elementwise
+        assert shared <= macs.shared <= shared + scaling, (macs, shared, scaling)
+        assert macs.other >= elementwise + (products - said), (macs, elementwise)
+
+
+def test_macs_add_up():
+    assert Macs(1, 2, 3, 4, 5) + Macs(gate=10, shared=20) == Macs(11, 2, 3, 4, 25)
+
+
+# What it looks like.
+
+
+@every_variant
+def test_its_repr_shows_the_options_that_differ(variant):
+    layer = variant.build()
+    text = repr(layer)
+    for name, value in variant.options.items():
+        assert f"{name}={value!r}" in text, text
+    conv, ordinary = plain(variant), nn.Conv2d(4, 6, 3)
+    for name in GEOMETRY:
+        if name == "kernel_size" or getattr(conv, name) != getattr(ordinary, name):
+            assert f"{name}={getattr(conv, name)!r}" in text
+    assert ("bias=False" in layer.extra_repr()) == (conv.bias is None)
+
+
+@every_variant
+def test_parameters_with_four_axes_at_most(variant):
+    """So that it can be moved to channels_last."""
+    assert all(p.dim() <= 4 for p in variant.build().parameters())

@@ -134,7 +134,7 @@ def test_ties_go_to_running_layer_by_layer():
 
 
 def test_small_images_are_run_layer_by_layer_and_large_ones_composed():
-    """The crossing that a fixed form misses: at 7 x 7 composing costs more than convolving twice."""
+    """The crossing that a fixed form misses: at 7 x 7, composing costs the more."""
     layer = MDConv2d(64, 64, 3, padding=1).eval()
     small, large = layer.forms((7, 7)), layer.forms((112, 112))
     assert min(small, key=lambda form: small[form].total) == "expanding"

@@ -1,0 +1,192 @@
+"""What a training step costs, layer by layer: forward, backward and update, against a baseline.
+
+``CondConv2d`` against timm's layer, which is given the same router; ``MDConv2d`` against the plain
+convolution. Each as it is by default, and in the form that a plan by measured time gives it for
+training. Distinct convolutions of MobileNetV2 and ResNet-18, one thread, interleaved.
+"""
+
+import math
+import resource
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.shapes import Shape, shapes_of
+from benchmark.tables import markdown, record
+from overconv.bench.timing import interleaved
+from overconv.forms import make_plan
+from overconv.gates import PooledGate
+from overconv.operators.condconv import CondConv2d
+from overconv.operators.mdconv import MDConv2d
+
+BATCH = 32
+
+
+class TimmCondConv(nn.Module):
+    """timm's layer with a router of its own, as the library's has."""
+
+    def __init__(self, shape: Shape, num_kernels: int) -> None:
+        from timm.layers import CondConv2d as Timm  # an extra: only this table needs it
+
+        super().__init__()
+        self.gate = PooledGate(
+            shape.in_channels, [num_kernels], hidden=None, squash="sigmoid", temperature=None
+        )
+        self.conv = Timm(
+            shape.in_channels,
+            shape.out_channels,
+            shape.kernel_size,
+            shape.stride,
+            shape.padding,
+            groups=shape.groups,
+            bias=True,
+            num_experts=num_kernels,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x, self.gate(x)[0])
+
+
+def _plain(shape: Shape) -> nn.Module:
+    return nn.Conv2d(*shape.arguments)
+
+
+PAIRS: dict[str, tuple[Callable[[Shape], nn.Module], Callable[[Shape], nn.Module]]] = {
+    "CondConv2d, 4 kernels / timm's": (
+        lambda shape: CondConv2d(*shape.arguments, num_kernels=4),
+        lambda shape: TimmCondConv(shape, 4),
+    ),
+    "CondConv2d, 8 kernels / timm's": (
+        lambda shape: CondConv2d(*shape.arguments, num_kernels=8),
+        lambda shape: TimmCondConv(shape, 8),
+    ),
+    "MDConv2d, depth 2 / plain": (lambda shape: MDConv2d(*shape.arguments, depth=2), _plain),
+    "MDConv2d, depth 3 / plain": (lambda shape: MDConv2d(*shape.arguments, depth=3), _plain),
+}
+
+
+def training_shapes() -> list[Shape]:
+    """Distinct convolutions at 112 pixels, so that a step of a batch fits a shared machine."""
+    found = [*shapes_of("mobilenet_v2", 112), *shapes_of("resnet18", 112)]
+    return [shape for shape in found if shape.in_channels > 3]
+
+
+def measure(*, seconds: float = 3.0, pairs: Any = PAIRS) -> dict[str, Any]:
+    """Time each pair on each shape, and count the bytes that a step holds for its backward pass."""
+    torch.set_num_threads(1)
+    rows = []
+    for name, (ours, theirs) in pairs.items():
+        for shape in training_shapes():
+            rows.append(_row(name, ours, theirs, shape, seconds))
+            print(f"{name}, {shape}: {rows[-1]['ratio']:.3f}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return record("python -m benchmark training", rows, batch=BATCH, peak_mib_of_the_run=peak)
+
+
+def _row(name: str, ours: Any, theirs: Any, shape: Shape, seconds: float) -> dict[str, Any]:
+    torch.manual_seed(0)
+    x = torch.randn(BATCH, shape.in_channels, shape.image, shape.image)
+    layer = ours(shape)
+    plan = make_plan(nn.Sequential(layer), x, "latency")
+    planned = plan.apply(nn.Sequential(layer))
+    layers = {"ours": layer, "planned": planned, "theirs": theirs(shape)}
+    samples = interleaved(
+        {side: partial(_step(layer), x) for side, layer in layers.items()},
+        rounds=200,
+        seconds=seconds,
+    )
+    best = {side: min(times) for side, times in samples.items()}
+    return {
+        "pair": name,
+        "network": shape.network,
+        "shape": str(shape),
+        "kind": shape.kind,
+        "ratio": best["ours"] / best["theirs"],
+        "ratio_planned": best["planned"] / best["theirs"],
+        "form": plan.choices[0].form,
+        "milliseconds": {side: 1e3 * value for side, value in best.items()},
+        "saved_bytes": {side: saved_bytes(layer, x) for side, layer in layers.items()},
+    }
+
+
+def _step(layer: nn.Module) -> Callable[[Tensor], None]:
+    """One step of training: forward, backward to the input too, plain SGD."""
+    optimiser = torch.optim.SGD(layer.parameters(), lr=1e-6)
+
+    def step(x: Tensor) -> None:
+        image = x.detach().requires_grad_()
+        layer(image).sum().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return step
+
+
+def saved_bytes(layer: nn.Module, x: Tensor) -> int:
+    """Bytes that a forward pass keeps for the backward one, input and parameters apart."""
+    kept: dict[int, int] = {}
+    own = {p.untyped_storage().data_ptr() for p in layer.parameters()}
+    own.add(x.untyped_storage().data_ptr())
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = layer(x.detach().requires_grad_())
+        total = sum(kept.values())
+    del y
+    return total
+
+
+def text(found: dict[str, Any]) -> str:
+    """Geometric means, extremes and bytes by pair and kind of convolution."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in found["rows"]:
+        for kind in (row["kind"], "all"):
+            groups.setdefault((row["pair"], kind), []).append(row)
+    lines = []
+    for pair in dict.fromkeys(row["pair"] for row in found["rows"]):
+        for kind in ("pointwise", "spatial", "depthwise", "all"):
+            rows = groups.get((pair, kind), [])
+            if not rows:
+                continue
+            held = [
+                sum(row["saved_bytes"][side] for row in rows) / 2**20
+                for side in ("ours", "planned", "theirs")
+            ]
+            lines.append(
+                [
+                    pair,
+                    kind,
+                    len(rows),
+                    _summary([row["ratio"] for row in rows]),
+                    _summary([row["ratio_planned"] for row in rows]),
+                    ", ".join(
+                        f"{form} {n}" for form, n in Counter(r["form"] for r in rows).items()
+                    ),
+                    f"{held[0]:.0f}, {held[1]:.0f} / {held[2]:.0f}",
+                ]
+            )
+    columns = [
+        "layer / baseline",
+        "convolutions",
+        "shapes",
+        "time by default",
+        "time planned",
+        "planned forms",
+        "MiB held, default, planned / baseline",
+    ]
+    return markdown(columns, lines)
+
+
+def _summary(ratios: list[float]) -> str:
+    """Geometric mean and range."""
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    return f"{mean:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
