@@ -151,7 +151,7 @@ class PooledGate(nn.Module):
         if temperature is not None:
             weight, bias = weight / temperature, bias / temperature
         layers = [] if self.squeeze is None else [(self.squeeze.weight, self.squeeze.bias)]
-        return InferenceGate([*layers, (weight, bias)], self.squash.kind, self.widths)
+        return InferenceGate([*layers, (weight, bias)], [(self.squash.kind, self.widths)])
 
     @property
     def neutral(self) -> list[float]:
@@ -209,27 +209,37 @@ class PooledGate(nn.Module):
 
 
 class InferenceGate(nn.Module):
-    """The gates of a :class:`PooledGate` at inference, in as few calls as there are products.
+    """Pooled gates at inference, in as few calls as there are products.
 
     A layer at inference may take less time than the calls around it in Python, so nothing is
     called here for what a function does, and the division of pooling is part of the first product.
 
     Args:
-        layers: Weight (F', F) and bias (F') of the linear layers, with a ReLU between them.
-        kind: What turns the last ones' outputs into gates; see :class:`Squash`.
-        widths: Number of gates of each head.
+        layers: Weight (F', F) and bias (F') of the linear layers, one or two, with a ReLU between.
+        blocks: What turns the outputs of the last layer into gates: for each run of heads of one
+            kind (see :class:`Squash`) the kind and their widths; heads under a softmax are
+            normalised each by itself.
 
     Shape:
-        (B, in_channels, H, W) -> for each of ``widths`` one (B, width)
+        (B, in_channels, H, W) -> for each head one (B, width)
     """
 
     when, per_sample, constant = "sample", True, False
 
     def __init__(
-        self, layers: Sequence[tuple[Tensor, Tensor]], kind: str, widths: Sequence[int]
+        self,
+        layers: Sequence[tuple[Tensor, Tensor]],
+        blocks: Sequence[tuple[str, Sequence[int]]],
     ) -> None:
         super().__init__()
-        self.kind, self.widths, self.num_layers = kind, list(widths), len(layers)
+        self.num_layers = len(layers)
+        # a softmax is over one head
+        self.blocks: list[tuple[str, list[int]]] = []
+        for kind, widths in blocks:
+            runs = [[width] for width in widths] if kind == "softmax" else [list(widths)]
+            self.blocks += [(kind, run) for run in runs]
+        self.sizes = [sum(widths) for _, widths in self.blocks]
+        self.widths = [width for _, widths in self.blocks for width in widths]
         for number, (weight, bias) in enumerate(layers):
             self.register_parameter(f"matrix{number}", _copied(weight.t()))
             self.register_parameter(f"bias{number}", _copied(bias))
@@ -245,13 +255,24 @@ class InferenceGate(nn.Module):
             logits = torch.addmm(bias, x.sum((2, 3)), matrix, alpha=share)
         if self.num_layers > 1:
             logits = torch.addmm(own["bias1"], logits.relu_(), own["matrix1"])
-        if self.kind == "softmax":
-            heads = [logits] if len(self.widths) == 1 else logits.split(self.widths, 1)
-            return tuple(head.softmax(-1) for head in heads)
-        gates = logits.sigmoid_()
-        if self.kind == "2sigmoid":
-            gates = gates * 2
-        return (gates,) if len(self.widths) == 1 else gates.split(self.widths, 1)
+        parts = (logits,) if len(self.blocks) == 1 else logits.split(self.sizes, 1)
+        gates: list[Tensor] = []
+        for (kind, widths), part in zip(self.blocks, parts, strict=True):
+            squashed = part.softmax(-1) if kind == "softmax" else part.sigmoid()
+            if kind == "2sigmoid":
+                squashed = squashed * 2
+            gates += (squashed,) if len(widths) == 1 else squashed.split(widths, 1)
+        return tuple(gates)
+
+    def halve(self) -> list[bool]:
+        """Leave out the factor of ``2sigmoid``, for a layer that takes it over.
+
+        Returns:
+            For each head whether it had one.
+        """
+        had = [kind == "2sigmoid" for kind, widths in self.blocks for _ in widths]
+        self.blocks = [("sigmoid" if k == "2sigmoid" else k, widths) for k, widths in self.blocks]
+        return had
 
     def to_inference(self) -> "InferenceGate":
         """A copy."""
@@ -263,7 +284,13 @@ class InferenceGate(nn.Module):
         return sum(m.numel() for m in matrices), matrices[0].shape[0] * image[0] * image[1]
 
     def extra_repr(self) -> str:
-        return f"widths={self.widths}, kind={self.kind!r}"
+        return f"blocks={self.blocks}"
+
+
+def trained(gate: PooledGate | InferenceGate) -> PooledGate:
+    """The gate of a layer that starts anew, which one at inference does not."""
+    assert isinstance(gate, PooledGate), "a layer at inference does not start anew"
+    return gate
 
 
 def _copied(tensor: Tensor) -> nn.Parameter:

@@ -14,6 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from overconv.functional import norm_as_affine, scale_output
 from overconv.operators.base import OverConv2d
+from overconv.selection import has_plain_values
 from overconv.tracing import CallGraph, Untraceable, call_graphs, count_hooks, is_patched
 
 # Classes whose forward is known, by full name, so that those of others need not be imported.
@@ -108,7 +109,7 @@ def _conv_before(name: str, graph: CallGraph) -> str:
     conv, conv_name = graph.module(before), str(before.target)
     if reason := _why_unable(conv):
         _refuse(f"it sees the output of {conv_name!r}, {reason}")
-    if len(before.users) > 1:
+    if graph.num_users(before) > 1:
         _refuse(f"others see the output of {conv_name!r} too")
     _only_call(conv, graph, f"{conv_name!r}, whose output it sees,")
     return conv_name
@@ -176,11 +177,6 @@ def _why_unable(conv: nn.Module) -> str:
     if is_patched(conv) or not has_plain_values(conv):
         return f"{kind}, with more to it than a weight and a bias"
     return ""
-
-
-def has_plain_values(conv: nn.Module) -> bool:
-    """Whether a convolution owns its weight and bias, and nothing else."""
-    return {*conv._parameters, *conv._buffers, *conv._modules} == {"weight", "bias"}
 
 
 # Folding.

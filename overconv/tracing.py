@@ -71,6 +71,7 @@ class CallGraph:
         self.model = model
         self._calls = [node for node in nodes if node.op == "call_module"]
         self._count = Counter(map(self.module, self._calls))
+        self._kept = {thing.node for thing in _held(model) if isinstance(thing, fx.Proxy)}
         # Why the graph may not show all calls of a module; the last reason found is kept.
         self._unseen: dict[nn.Module, str] = {}
         for module in self._count:
@@ -97,6 +98,10 @@ class CallGraph:
 
     def _hide(self, modules: Iterable[nn.Module], reason: str) -> None:
         self._unseen |= dict.fromkeys(modules, reason)
+
+    def num_users(self, node: fx.Node) -> int:
+        """How many see what a node gives; one more if it is kept in an attribute."""
+        return len(node.users) + (node in self._kept)
 
     def module(self, node: fx.Node) -> nn.Module:
         """The module that a node calls."""
@@ -234,7 +239,11 @@ def _attribute(model: nn.Module, target: str) -> Any:
 
 def _reached(start: nn.Module) -> set[nn.Module]:
     """All modules that ``start`` can get at by attributes, its own and whatever else it holds."""
-    found: set[nn.Module] = set()
+    return {thing for thing in _held(start) if isinstance(thing, nn.Module)}
+
+
+def _held(start: nn.Module) -> Iterator[Any]:
+    """What ``start`` can get at by attributes, down to the attributes of what it holds."""
     seen: dict[int, Any] = {}  # keeps what it has seen, so that no identity is used again
     todo: list[Any] = [start]
     while todo:
@@ -242,12 +251,10 @@ def _reached(start: nn.Module) -> set[nn.Module]:
         if id(thing) in seen or isinstance(thing, type | ModuleType | Tensor | str | int | float):
             continue
         seen[id(thing)] = thing
-        if isinstance(thing, nn.Module):
-            found.add(thing)
+        yield thing
         if isinstance(thing, FunctionType):  # its globals are no part of a module
             todo += [thing.__defaults__, thing.__kwdefaults__, thing.__closure__]
         elif isinstance(thing, weakref.ReferenceType):
             todo.append(thing())
-        else:
+        elif not isinstance(thing, fx.Proxy):  # which holds all of the trace
             todo += gc.get_referents(thing)
-    return found

@@ -1,10 +1,12 @@
 """Gates: values by hand, running estimates, temperature schedule."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from overconv.gates import PooledGate, Squash, TemperatureSchedule
+from overconv.gates import InferenceGate, PooledGate, Squash, TemperatureSchedule
 
 
 def gate_off_neutral(**options):
@@ -160,3 +162,53 @@ def test_schedule_rejects(options, message):
 def test_schedule_rejects_progress(progress):
     with pytest.raises(ValueError, match="progress must lie in"):
         TemperatureSchedule().temperature(progress)
+
+
+# At inference.
+
+
+@pytest.mark.parametrize("squash", ["2sigmoid", "sigmoid", "softmax"])
+@pytest.mark.parametrize("hidden", [None, 5])
+@pytest.mark.parametrize("widths", [[4], [2, 3]])
+@pytest.mark.parametrize("temperature", [None, 0.7])
+def test_the_gate_at_inference_gives_the_same(squash, hidden, widths, temperature):
+    gate = PooledGate(3, widths, hidden=hidden, squash=squash, temperature=temperature).double()
+    for parameter in gate.parameters():
+        nn.init.normal_(parameter)
+    deployed, x = gate.to_inference(), torch.randn(4, 3, 5, 6).double()
+    for batch in (4, 1, 0):
+        for ours, theirs in zip(deployed(x[:batch]), gate(x[:batch]), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    assert deployed.macs((5, 6)) == gate.macs((5, 6))
+    assert not deployed.training
+    for ours, theirs in zip(deployed.to_inference()(x), gate(x), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    halved = deployed.halve()
+    factors = [2 if had else 1 for had in halved]
+    assert halved == [squash == "2sigmoid"] * len(widths)
+    for factor, ours, theirs in zip(factors, deployed(x), gate(x), strict=True):
+        torch.testing.assert_close(factor * ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_the_gate_at_inference_mixes_kinds():
+    """The heads of several kinds come in the order in which they are given."""
+    weight, bias = torch.randn(9, 3).double(), torch.randn(9).double()
+    blocks = [("sigmoid", [2, 1]), ("softmax", [2, 3]), ("2sigmoid", [1])]
+    gate, x = InferenceGate([(weight, bias)], blocks), torch.randn(2, 3, 4, 4).double()
+    logits = (x.mean((2, 3)) @ weight.t() + bias).split([2, 1, 2, 3, 1], 1)
+    expected = [logits[0].sigmoid(), logits[1].sigmoid()]
+    expected += [logits[2].softmax(1), logits[3].softmax(1), 2 * logits[4].sigmoid()]
+    assert gate.widths == [2, 1, 2, 3, 1]
+    for ours, theirs in zip(gate(x), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_the_gate_at_inference_does_not_overflow_in_half_precision():
+    gate = PooledGate(2, [3], hidden=None).to_inference().half()
+    x = torch.full((1, 2, 64, 64), 100.0).half()  # the sum is 409,600
+    assert all(head.isfinite().all() for head in gate(x))
+    with torch.no_grad():
+        gate.matrix0.fill_(0.01)
+    torch.testing.assert_close(
+        gate(x)[0].float(), torch.full((1, 3), 2 / (1 + math.exp(-2))), rtol=0, atol=2e-3
+    )

@@ -23,7 +23,7 @@ from overconv.functional import (
     scale_input,
     scale_output,
 )
-from overconv.gates import SQUASHES, WHENS, InferenceGate, PooledGate
+from overconv.gates import SQUASHES, WHENS, InferenceGate, PooledGate, trained
 from overconv.operators.base import OverConv2d
 from overconv.operators.factor import factor_matrices
 from overconv.operators.order import IMAGE, Order, Step, expanding, factors, is_gate, steps
@@ -194,16 +194,15 @@ class ChainConv2d(OverConv2d):
             nn.init.uniform_(self.bias, -(fan_in**-0.5), fan_in**-0.5)
         for norm in self.norms:
             norm.reset_parameters()
-        if isinstance(self.gate, PooledGate):
-            self.gate.reset_parameters()
+        if self.gate is not None:
+            trained(self.gate).reset_parameters()
         self._make_up_for_neutral_gates()
 
     @torch.no_grad()
     def _make_up_for_neutral_gates(self) -> None:
         if self.gate is None:
             return
-        assert isinstance(self.gate, PooledGate)
-        for position, neutral in zip(self.gated, self.gate.neutral, strict=True):
+        for position, neutral in zip(self.gated, trained(self.gate).neutral, strict=True):
             self.weights[min(position, self.depth - 1)].div_(neutral)
 
     # Evaluation.
@@ -347,8 +346,8 @@ class ChainConv2d(OverConv2d):
         for norm in self.norms:
             norm.reset_parameters()
             norm.get_buffer("running_var").fill_(1 - norm.eps)
-        if isinstance(self.gate, PooledGate):
-            self.gate.reset_parameters()
+        if self.gate is not None:
+            trained(self.gate).reset_parameters()
         self._make_up_for_neutral_gates()
 
     def _factor(self, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -380,9 +379,8 @@ class ChainConv2d(OverConv2d):
                 return copy.as_conv2d(kernel[0], None if bias is None else bias.flatten())
             copy.gate = copy.gate.to_inference()
             layers = [copy._folded_layer(index) for index in range(self.depth)]
-            if copy.gate.kind == "2sigmoid":  # the layers take over the factor
-                copy.gate.kind = "sigmoid"
-                for position in self.gated:
+            for position, halved in zip(self.gated, copy.gate.halve(), strict=True):
+                if halved:  # a layer takes over the factor
                     index = min(position, self.depth - 1)
                     weight, shift = layers[index]
                     if position == self.depth and shift is not None:

@@ -163,6 +163,10 @@ class DBBConv2d(NormedBranchesConv2d):
         yield self.averaged(self._convolve(seen, average, zero, self.out_channels))
 
     @property
+    def _border_is_constant(self) -> bool:
+        return self.padding_mode == "zeros" and any(self.pad_amounts)
+
+    @property
     def _taps(self) -> int:
         return math.prod(self.kernel_size)
 
@@ -175,7 +179,7 @@ class DBBConv2d(NormedBranchesConv2d):
         To pad by a constant is to pad the image minus the constant by zero, and to add the constant
         everywhere, of which the next layer makes another constant.
         """
-        if self.padding_mode != "zeros" or not any(self.pad_amounts):
+        if not self._border_is_constant:
             return self.pad(x), None
         zero = image_of_zero(norm).to(x.dtype)
         return self.pad(x - zero[:, None, None]), zero
@@ -203,7 +207,10 @@ class DBBConv2d(NormedBranchesConv2d):
         convolution = sum(weight.numel() for weight in everywhere) * math.prod(image)
         convolution += (self.outer.weight.numel() + self.out_channels * self._taps) * pixels
         additions = 2 * self.out_channels * pixels
-        return super().macs(image) + Macs(convolution=convolution, other=additions)
+        # what the border's constant becomes behind the outer kernel, whose taps are added up
+        shared = self.outer.weight[:, :, 0, 0].numel() if self._border_is_constant else 0
+        own = Macs(convolution=convolution, other=additions, shared=shared)
+        return super().macs(image) + own
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, middle_channels={self.middle_channels}"

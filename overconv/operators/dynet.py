@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from overconv.checks import IntPair, at_least, one_of
 from overconv.functional import conv2d_per_sample
-from overconv.gates import PooledGate
+from overconv.gates import InferenceGate, PooledGate, trained
 from overconv.operators.base import Macs, OverConv2d
 from overconv.operators.mixture import PLACES
 from overconv.operators.parallel import mix_rows, parallel_rows, weighted_sum
@@ -101,7 +101,7 @@ class DyNetConv2d(OverConv2d):
         hidden = None
         if reduction is not None:
             hidden = max(4, self.in_channels // at_least("reduction", reduction, 1))
-        self.gate = PooledGate(
+        self.gate: PooledGate | InferenceGate = PooledGate(
             self.in_channels, [rows], hidden=hidden, squash="sigmoid", temperature=None, **factory
         )
         self.reset_parameters()
@@ -119,19 +119,20 @@ class DyNetConv2d(OverConv2d):
         """Start with the variance of a :class:`torch.nn.Conv2d` and neutral coefficients."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # its fan is that of one kernel
         with torch.no_grad():
-            self.weight.div_(self.gate.neutral[0] * math.sqrt(self.num_kernels))
+            self.weight.div_(trained(self.gate).neutral[0] * math.sqrt(self.num_kernels))
         if self.bias is not None:
             bound = self.weight[0].numel() ** -0.5
             nn.init.uniform_(self.bias, -bound, bound)
-        self.gate.reset_parameters()
+        trained(self.gate).reset_parameters()
 
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
         """Different kernels, scaled so that their neutral mixture is ``weight``."""
-        rows = parallel_rows(weight, self.num_kernels) / (self.gate.neutral[0] * self.num_kernels)
+        gate = trained(self.gate)
+        rows = parallel_rows(weight, self.num_kernels) / (gate.neutral[0] * self.num_kernels)
         self.weight.copy_(rows.view_as(self.weight))
         if self.bias is not None and bias is not None:
             self.bias.copy_(bias)
-        self.gate.reset_parameters()
+        gate.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
@@ -160,6 +161,7 @@ class DyNetConv2d(OverConv2d):
     def to_inference(self) -> Self:
         """A copy in ``eval()`` that mixes the weights: one convolution, however many kernels."""
         copy = deepcopy(self).eval()
+        copy.gate = copy.gate.to_inference()
         copy.on = "weights"
         return copy
 

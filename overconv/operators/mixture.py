@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from overconv.checks import IntPair, at_least, one_of
 from overconv.functional import conv2d_per_sample, mix_kernels, scale_output
-from overconv.gates import InferenceGate, PooledGate
+from overconv.gates import InferenceGate, PooledGate, trained
 from overconv.operators.base import Macs, OverConv2d
 from overconv.operators.parallel import parallel_kernels
 
@@ -90,17 +90,13 @@ class MixtureConv2d(OverConv2d):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # its fan is that of one kernel
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
-        self._start_gate()
-
-    def _start_gate(self) -> PooledGate:
-        """The gate, neutral again."""
-        assert isinstance(self.gate, PooledGate), "a layer at inference does not start anew"
-        self.gate.reset_parameters()
-        return self.gate
+        trained(self.gate).reset_parameters()
 
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
         """Different kernels whose neutral mixture is ``weight``."""
-        share = 1 / (self._start_gate().neutral[0] * self.num_kernels)
+        gate = trained(self.gate)
+        gate.reset_parameters()
+        share = 1 / (gate.neutral[0] * self.num_kernels)
         self.weight.copy_((share * parallel_kernels(weight, self.num_kernels)).flatten(0, 1))
         if self.bias is not None and bias is not None:
             self.bias.copy_((share * bias).expand_as(self.bias))

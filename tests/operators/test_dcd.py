@@ -242,9 +242,13 @@ def test_a_training_norm_is_not_composed(oracle):
         layer(x)
     with pytest.raises(ValueError, match=message):
         layer.kernels(x)
-    layer.mix_norm.eval()
-    with pytest.raises(ValueError, match=message):
-        layer(x)
+    for training, frozen in (
+        (layer.mix_norm, layer.compress_norm),
+        (layer.compress_norm, layer.mix_norm),
+    ):
+        training.train(), frozen.eval()
+        with pytest.raises(ValueError, match=message):
+            layer(x)
     layer.compress_norm.eval()  # frozen norms are affine
     oracle.compare("DCDConv2d = loops, outputs and gradients", layer(x), defined(oracle, layer, x))
 
