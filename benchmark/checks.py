@@ -6,25 +6,20 @@ survive. Networks are checked by the same functions: ``Network(variant)`` is a v
 
 import copy
 import io
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import gradgradcheck
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmark.traits import composes_in_training
 from benchmark.variants import Variant, randomise
-from overconv.operators.base import OverConv2d
 from overconv.surgery import to_inference
 
-aten = torch.ops.aten
 ANY_BATCH = ({0: torch.export.Dim("batch", min=1, max=64)},)
 
 
@@ -74,100 +69,16 @@ class Network:
         return torch.randn(batch, 4, *size, **more)
 
 
-# What a module is like, as far as it decides what can be expected of it.
+_modes: dict[str, tuple[bool, ...]] = {}
 
 
-def layers_of(module: nn.Module) -> list[OverConv2d]:
-    return [part for part in module.modules() if isinstance(part, OverConv2d)]
-
-
-def normalises(module: nn.Module) -> bool:
-    """Whether it normalises by the batch in ``train()``."""
-    return any(isinstance(part, _BatchNorm) for part in module.modules())
-
-
-def gates_by_the_batch(module: nn.Module) -> bool:
-    """Whether it computes gates from all of the batch in ``train()``."""
-    return any(getattr(part, "when", None) == "batch" for part in module.modules())
-
-
-def looks_at_the_batch(module: nn.Module) -> bool:
-    return normalises(module) or gates_by_the_batch(module)
-
-
-def composes_in_training(module: nn.Module) -> bool:
-    """Whether its form composes a kernel through a norm: what it refuses in ``train()``."""
-    try:
-        with torch.no_grad():
-            copy.deepcopy(module).train()(torch.zeros(2, 4, 8, 8, dtype=dtype_of(module)))
-    except ValueError as error:
-        if "while training" in str(error):
-            return True
-        raise
-    return False
-
-
-def dtype_of(module: nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype
-
-
-class Spatial(TorchDispatchMode):
-    """Notes the operations that mix channels of images: convolutions, and products over pixels.
-
-    Attributes:
-        groups: Of each convolution; None for a product.
-    """
-
-    def __init__(self, pixels: int) -> None:
-        super().__init__()
-        self.pixels = pixels
-        self.groups: list[int | None] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is aten.convolution.default:
-            self.groups.append(args[8])
-        elif func in (aten.bmm.default, aten.baddbmm.default):
-            if args[-1].shape[-1] % self.pixels == 0:
-                self.groups.append(None)
-        return func(*args, **(kwargs or {}))
-
-
-def groups_by_sample(module: nn.Module) -> bool:
-    """Whether the number of groups of a convolution in ``eval()`` grows with the batch."""
-    return _spatial(module, 2) != _spatial(module, 3)
-
-
-def ends_by_sample(module: nn.Module) -> bool:
-    """Whether the last such operation works sample by sample: a product, or grown groups."""
-    two, three = _spatial(module, 2), _spatial(module, 3)
-    return two[-1] is None or two[-1] != three[-1]
-
-
-def _spatial(module: nn.Module, batch: int) -> list[int | None]:
-    size = 26  # so that no other size is a multiple of the number of pixels, at stride 2 either
-    layers = layers_of(module)
-    pixels = math.prod(layers[-1].output_size((size, size))) if layers else 1
-    with Spatial(pixels) as seen, torch.no_grad():
-        copy.deepcopy(module).eval()(torch.zeros(batch, 4, size, size, dtype=dtype_of(module)))
-    return seen.groups
-
-
-def normalises_one_value(module: nn.Module) -> bool:
-    """Whether a norm of torch gets one value a channel from one image of one pixel."""
-    seen: list[Tensor] = []
-    for part in module.modules():
-        if type(part) in (nn.BatchNorm1d, nn.BatchNorm2d):
-            part.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    with torch.no_grad():
-        module.eval()(torch.zeros(1, 4, 1, 1, dtype=dtype_of(module)))
-    return any(x.numel() == x.shape[1] for x in seen)
-
-
-def modes(module: nn.Module) -> tuple[bool, ...]:
-    """``train()`` and ``eval()``, as far as the module has them: a deployed one is not trained."""
-    if not module.training or composes_in_training(module):
-        return (False,)
-    return (True, False)
+def modes(subject: Subject) -> tuple[bool, ...]:
+    """``train()`` and ``eval()``, as far as there are both: what is deployed is not trained."""
+    if str(subject) not in _modes:
+        module = subject.build()
+        both = module.training and not composes_in_training(module)
+        _modes[str(subject)] = (True, False) if both else (False,)
+    return _modes[str(subject)]
 
 
 def run(module: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -189,7 +100,7 @@ def run(module: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 
 def fresh(subject: Subject, **more: Any) -> Iterator[tuple[Any, Tensor]]:
     """A module in each mode that it has, and images."""
-    for mode in modes(subject.build()):
+    for mode in modes(subject):
         yield subject.build(**more).train(mode), subject.images(**more)
 
 
@@ -227,8 +138,7 @@ def exports_to_onnx(subject: Subject) -> None:
 
 
 def exports_to_onnx_for_one_batch_size(subject: Subject) -> None:
-    for batch in (1, 3):
-        _onnx(subject, None, (batch,))
+    _onnx(subject, None, (3,))
 
 
 def _onnx(subject: Subject, shapes: Any, batches: tuple[int, ...]) -> None:
@@ -385,7 +295,7 @@ def builds_without_values(subject: Subject) -> None:
     expected = subject.build().eval()(subject.images()).shape
     module = subject.build(device="meta")
     assert all(tensor.is_meta for tensor in [*module.parameters(), *module.buffers()])
-    for mode in modes(subject.build()):
+    for mode in modes(subject):
         assert module.train(mode)(subject.images(device="meta")).shape == expected
     deployed = to_inference(module)
     assert all(tensor.is_meta for tensor in deployed.state_dict().values())
@@ -426,12 +336,22 @@ def trains_on_one_pixel(subject: Subject) -> None:
 
 
 def differentiates_twice(subject: Subject) -> None:
-    for mode in modes(subject.build()):
+    _differentiates_twice(subject, modes(subject))
+
+
+def differentiates_twice_in_eval(subject: Subject) -> None:
+    _differentiates_twice(subject, (False,))
+
+
+def _differentiates_twice(subject: Subject, modes: tuple[bool, ...]) -> None:
+    for mode in modes:
         module = subject.build(dtype=torch.float64).train(mode)
         names = [name for name, _ in module.named_parameters()]
+        state = {name: buffer.clone() for name, buffer in module.named_buffers()}
 
-        def forward(x: Tensor, *values: Tensor, module=module, names=names) -> Tensor:
-            return functional_call(module, dict(zip(names, values, strict=True)), (x,))
+        def forward(x: Tensor, *values: Tensor, module=module, names=names, state=state) -> Tensor:
+            buffers = {name: buffer.clone() for name, buffer in state.items()}
+            return functional_call(module, dict(zip(names, values, strict=True)) | buffers, (x,))
 
         x = subject.images(2, (4, 3), dtype=torch.float64).requires_grad_()
         assert gradgradcheck(forward, (x, *module.parameters()), fast_mode=True)

@@ -108,7 +108,7 @@ def gate_features(x: Tensor, gate: Tensor) -> Tensor:
         x (B, I, H, W), gate (B or 1, I) -> (B, I, H, W)
     """
     gate = gate if gate.dtype == x.dtype else gate.to(x.dtype)
-    return x * gate.view(gate.shape[0], -1, 1, 1)
+    return x * gate.view(*gate.shape, 1, 1)
 
 
 # Composing kernels.
@@ -140,7 +140,7 @@ def pointwise_after(kernel: Tensor, pointwise: Tensor, groups: int = 1) -> Tenso
     """
     left, right = pointwise.flatten(-3), kernel.flatten(-3)
     if groups == 1:
-        if max(left.shape[:-2].numel(), right.shape[:-2].numel()) == 1:
+        if all(size == 1 for size in (*left.shape[:-2], *right.shape[:-2])):
             composed = (left.view(left.shape[-2:]) @ right.view(right.shape[-2:])).view(
                 *(left if left.dim() >= right.dim() else right).shape[:-2], left.shape[-2], -1
             )

@@ -88,7 +88,7 @@ def find_foldable(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
         return pairs, dict.fromkeys(norms, str(error))
     for name in norms:
         try:
-            convs = {_conv_before(name, graph) for graph in graphs}
+            convs = {_conv_before(name, model, graph) for graph in graphs}
         except Untraceable as error:
             left[name] = str(error)
             continue
@@ -99,19 +99,18 @@ def find_foldable(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
     return pairs, left
 
 
-def _conv_before(name: str, graph: CallGraph) -> str:
+def _conv_before(name: str, model: nn.Module, graph: CallGraph) -> str:
     """Name of the convolution whose output the batch norm alone sees, or the reason raised."""
-    norm = graph.model.get_submodule(name)
-    _refuse(_why_no_map(norm))
-    before, *others = _only_call(norm, graph, "it").all_input_nodes
+    _refuse(_why_no_map(model.get_submodule(name)))
+    before, *others = _only_call(name, graph, "it").all_input_nodes
     if others or before.op != "call_module":
         _refuse(f"it sees no output of a convolution, but {_described(before)}")
-    conv, conv_name = graph.module(before), str(before.target)
-    if reason := _why_unable(conv):
+    conv_name = str(before.target)
+    if reason := _why_unable(model.get_submodule(conv_name)):
         _refuse(f"it sees the output of {conv_name!r}, {reason}")
     if graph.num_users(before) > 1:
         _refuse(f"others see the output of {conv_name!r} too")
-    _only_call(conv, graph, f"{conv_name!r}, whose output it sees,")
+    _only_call(conv_name, graph, f"{conv_name!r}, whose output it sees,")
     return conv_name
 
 
@@ -120,9 +119,9 @@ def _refuse(reason: str) -> None:
         raise Untraceable(reason)
 
 
-def _only_call(module: nn.Module, graph: CallGraph, who: str) -> Any:
+def _only_call(name: str, graph: CallGraph, who: str) -> Any:
     try:
-        return graph.only_call(module)
+        return graph.only_call(graph.model.get_submodule(name))
     except Untraceable as error:
         raise Untraceable(f"{who} {error}") from None
 

@@ -21,10 +21,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 IsLeaf = Callable[[nn.Module], bool]
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+# What may be asked of a tensor without reading its values.
+_VALUELESS = [
+    *(getattr(Tensor, name).__get__ for name in ("device", "dtype", "layout", "ndim", "shape")),
+    *(getattr(Tensor, name).__get__ for name in ("is_cuda", "is_meta", "requires_grad")),
+    *(Tensor.dim, Tensor.is_floating_point, Tensor.numel, Tensor.size, Tensor.stride),
+]
 _MOST_OPTIONS = 4  # optional arguments of a network, all combinations of which are traced
 
 
@@ -66,22 +74,24 @@ class CallGraph:
     """
 
     def __init__(
-        self, model: nn.Module, nodes: list[fx.Node], read: set[int], opaque: dict[str, str]
+        self,
+        model: nn.Module,
+        nodes: list[fx.Node],
+        read: set[int],
+        unseen: dict[nn.Module, str],
+        opaque: dict[str, str],
     ) -> None:
         self.model = model
         self._calls = [node for node in nodes if node.op == "call_module"]
         self._count = Counter(map(self.module, self._calls))
         self._kept = {thing.node for thing in _held(model) if isinstance(thing, fx.Proxy)}
-        # Why the graph may not show all calls of a module; the last reason found is kept.
-        self._unseen: dict[nn.Module, str] = {}
+        # Why the graph may not show all uses of a module; the last reason found is kept.
+        self._unseen = dict(unseen)
         for module in self._count:
             others = _reached(module) - {module}
             self._hide(
                 others, f"is in reach of a {type(module).__name__}, which is not looked into"
             )
-        for name, module in model.named_modules():
-            if name and count_hooks(module):
-                self._hide(module.modules(), f"has hooks on a call of {name!r}")
         for name, reason in opaque.items():
             self._hide(_reached(model.get_submodule(name)), reason)
         read = set(read)
@@ -123,17 +133,15 @@ class CallGraph:
 
 
 class _Tracer(fx.Tracer):
-    """Takes calls of leaves for single nodes, and notes what is read and what fails.
+    """Takes calls of leaves for single nodes, and notes what fails.
 
     Attributes:
-        read: Identities of the tensors that were looked up in a module.
         failed: Name of the innermost module whose forward raised.
     """
 
     def __init__(self, is_leaf: IsLeaf, opaque: Iterable[str]) -> None:
         super().__init__()
         self.is_leaf, self.opaque = is_leaf, set(opaque)
-        self.read: set[int] = set()
         self.failed = ""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -148,11 +156,6 @@ class _Tracer(fx.Tracer):
         except Exception:
             self.failed = self.failed or self.path_of_module(m)
             raise
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        if isinstance(attr_val, Tensor):
-            self.read.add(id(attr_val))
-        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def gives_tensor(self, node: fx.Node) -> bool:
         """Whether the node certainly stands for a tensor; the network's inputs are taken so."""
@@ -174,7 +177,7 @@ def _true_types(tracer: _Tracer) -> Iterator[None]:
 
     def of_value(thing: Any, kinds: Any) -> bool:
         asker = sys._getframe(1).f_globals.get("__name__", "")
-        if not of_python(thing, fx.Proxy) or asker.startswith("torch."):
+        if not of_python(thing, fx.Proxy) or asker == __name__ or asker.startswith("torch."):
             return of_python(thing, kinds)
         if not tracer.gives_tensor(thing.node):
             raise TypeError("what is computed depends on the type of a value")
@@ -185,6 +188,25 @@ def _true_types(tracer: _Tracer) -> Iterator[None]:
         yield
     finally:
         builtins.isinstance = of_python
+
+
+class _Reads(TorchFunctionMode):
+    """Notes the tensors, by identity, whose values are computed with while it is entered.
+
+    In a trace those are tensors that are there already: what is done with them is no node.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: set[int] = set()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func not in _VALUELESS:
+            leaves = tree_leaves((args, kwargs))
+            self.read |= {id(value) for value in leaves if isinstance(value, Tensor)}
+        return func(*args, **(kwargs or {}))
 
 
 def _combinations(model: nn.Module) -> Iterator[dict[str, Any]]:
@@ -215,9 +237,10 @@ def _trace(model: nn.Module, is_leaf: IsLeaf, arguments: dict[str, Any]) -> Call
     while True:
         parameters: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
         copy = deepcopy(model, parameters)
+        unseen = _without_hooks(copy)
         tracer = _Tracer(is_leaf, opaque)
         try:
-            with torch.random.fork_rng(devices=[]), _true_types(tracer):
+            with torch.random.fork_rng(devices=[]), _true_types(tracer), _Reads() as reads:
                 nodes = list(tracer.trace(copy, dict(arguments)).nodes)
         except Exception as error:  # whatever a forward pass may raise when it meets no tensors
             message = str(error).partition("\n")[0].partition(". ")[0]
@@ -228,7 +251,23 @@ def _trace(model: nn.Module, is_leaf: IsLeaf, arguments: dict[str, Any]) -> Call
                 f"is in reach of {tracer.failed!r}, which torch.fx cannot trace: {message}"
             )
         else:
-            return CallGraph(copy, nodes, tracer.read, opaque)
+            return CallGraph(copy, nodes, reads.read, unseen, opaque)
+
+
+def _without_hooks(copy: nn.Module) -> dict[nn.Module, str]:
+    """Remove all hooks, which should see no trace; those that they may concern, with the reason.
+
+    What a hook sees goes into its module, or comes out: if the module is not the whole network,
+    that may be the output of a convolution inside, or the input of a norm.
+    """
+    concerned: dict[nn.Module, str] = {}
+    for name, module in copy.named_modules():
+        if name and count_hooks(module):
+            concerned |= dict.fromkeys(_reached(module), f"is in reach of hooks on {name!r}")
+    for module in copy.modules():
+        for hooks in _HOOKS:
+            getattr(module, hooks).clear()
+    return concerned
 
 
 def _attribute(model: nn.Module, target: str) -> Any:

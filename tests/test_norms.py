@@ -198,8 +198,10 @@ def _weight_read(net, x):
 
 
 def _weight_read_sideways(net, x):
-    scale = sum((p.flatten()[0] * x).sum() for p in net.first._parameters.values())
-    return net.norm2(net.second(net.norm1(net.first(x)))) * scale
+    weight = next(net.first.parameters())
+    return net.norm2(net.second(net.norm1(net.first(x)))) * torch.sum(
+        weight.detach() * x[0, 0, 0, 0]
+    )
 
 
 def _mean_read(net, x):
@@ -270,7 +272,7 @@ JOINS = [
     (_skipping_late, {"norm1": OTHERS}),
     (_given_out, {"norm1": OTHERS}),
     (_kept, {"norm1": OTHERS}),
-    (_in_place, {"norm1": "it sees no output of a convolution, but that of iadd"}),
+    (_in_place, {"norm1": "it sees no output of a convolution, but that of add"}),
     (_in_place_method, {"norm1": OTHERS}),
     (_first_twice, {"norm1": "'first', whose output it sees, is called 2 times"}),
     (_norm_twice, {"norm1": "it is called 2 times", "norm2": "it is never called"}),

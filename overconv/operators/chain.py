@@ -249,7 +249,7 @@ class ChainConv2d(OverConv2d):
                 gate = gates[step.gate]
                 if in_place and step is not self._steps[0]:  # then nobody else has the features
                     gate = gate if gate.dtype == x.dtype else gate.to(x.dtype)
-                    x.mul_(gate.view(gate.shape[0], -1, 1, 1))
+                    x.mul_(gate.view(*gate.shape, 1, 1))
                 else:
                     x = gate_features(x, gate)
                 continue

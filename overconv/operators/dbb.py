@@ -39,7 +39,8 @@ class DBBConv2d(NormedBranchesConv2d):
     in the mode of the layer, or with ``padding_mode="zeros"`` by what it makes of zero in
     ``eval()``, ``beta - mean * gamma / sigma`` with its running statistics. So in ``eval()`` the
     two layers see what they would see behind a padded ``x``, and fold exactly. In ``train()`` the
-    running statistics, this batch included, are constants to the gradient.
+    running statistics are those ahead of the batch. A ``beta`` inside gets no gradient there: it
+    moves image and border alike, which the norm behind undoes.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
@@ -73,8 +74,9 @@ class DBBConv2d(NormedBranchesConv2d):
 
     Source:
         X. Ding, X. Zhang, J. Han and G. Ding, "Diverse branch block: building a convolution as an
-        inception-like unit", CVPR 2021. Differs in that the gradient of ``gamma`` and ``beta``
-        includes the border, which the authors leave out.
+        inception-like unit", CVPR 2021. The authors' border is made of running statistics that
+        include the batch, and a constant to the gradient; here a training step has the gradient of
+        what it computes.
 
     Example:
         >>> layer = DBBConv2d(64, 64, 3, padding=1, bias=False)
@@ -151,13 +153,12 @@ class DBBConv2d(NormedBranchesConv2d):
     def terms(self, x: Tensor, padded: Tensor) -> Iterator[Tensor]:
         yield from super().terms(x, padded)
         outer, mixed = self.outer, self.mixed
-        seen = self._pointwise(x, self._inner_weight(), self.inner.norm)
-        seen, zero = self._padded(seen, self.inner.norm)
+        seen, zero = self._inside(x, self._inner_weight(), self.inner.norm)
         constant = None if zero is None else constant_through(zero, outer.weight, self.groups)
         yield outer.norm(self._convolve(seen, outer.weight, constant, self.groups))
         seen, zero = padded, None
         if mixed is not None:
-            seen, zero = self._padded(self._pointwise(x, mixed.weight, mixed.norm), mixed.norm)
+            seen, zero = self._inside(x, mixed.weight, mixed.norm)
         # as a depthwise convolution, which takes half the time of torch's pooling and has dilation
         average = seen.new_full((self.out_channels, 1, *self.kernel_size), 1 / self._taps)
         yield self.averaged(self._convolve(seen, average, zero, self.out_channels))
@@ -170,19 +171,19 @@ class DBBConv2d(NormedBranchesConv2d):
     def _taps(self) -> int:
         return math.prod(self.kernel_size)
 
-    def _pointwise(self, x: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-        return norm(F.conv2d(x, weight, None, 1, 0, 1, self.groups))
-
-    def _padded(self, x: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor | None]:
-        """What ``norm`` gave, padded but for what is left to torch, minus a constant a channel.
+    def _inside(
+        self, x: Tensor, weight: Tensor, norm: nn.BatchNorm2d
+    ) -> tuple[Tensor, Tensor | None]:
+        """The first layer of a branch, padded but for what is left to torch, minus a constant.
 
         To pad by a constant is to pad the image minus the constant by zero, and to add the constant
         everywhere, of which the next layer makes another constant.
         """
+        x = F.conv2d(x, weight, None, 1, 0, 1, self.groups)
         if not self._border_is_constant:
-            return self.pad(x), None
-        zero = image_of_zero(norm).to(x.dtype)
-        return self.pad(x - zero[:, None, None]), zero
+            return self.pad(norm(x)), None
+        zero = image_of_zero(norm).to(x.dtype)  # before the norm moves its statistics
+        return self.pad(norm(x) - zero[:, None, None]), zero
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
         return F.conv2d(x, weight, bias, self.stride, self.conv_padding, self.dilation, groups)

@@ -142,8 +142,10 @@ class DOConv2d(FoldingConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        geometry = self.stride, self.conv_padding, self.dilation, self.groups
-        return F.conv2d(self.pad(x), self.kernel(), self.bias, *geometry)
+        kernel, geometry = self.kernel(), (self.conv_padding, self.dilation, self.groups)
+        if x.is_contiguous(memory_format=torch.channels_last):  # circular padding would lose it
+            kernel = kernel.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(self.pad(x), kernel, self.bias, self.stride, *geometry)
 
     def fold(self) -> tuple[Tensor, Tensor | None]:
         return self.kernel(), self.bias

@@ -63,8 +63,8 @@ class ExpandConv2d(FoldingConv2d):
     A fresh layer starts with the variance of a :class:`torch.nn.Conv2d`: its last spatial layer is
     drawn as there, and the others preserve the variance. ``from_conv2d`` preserves the function in
     ``eval()`` and in ``train()``: one layer holds the kernel, the others hand channels on (see
-    :func:`overconv.operators.stack.stack_of`). ``"CK"`` needs ``expansion`` of at least 4 for that
-    with K x K up to 7, 9 up to 11, where ``I = O``; a ValueError says that it is too small.
+    :func:`overconv.operators.stack.stack_of`). ``"CK"`` needs an ``expansion`` of at least
+    4 for that, and more beyond 7 x 7; a ValueError says that it is too small.
 
     Source:
         S. Guo, J. M. Alvarez and M. Salzmann, "ExpandNets: linear over-parameterization to train
@@ -109,8 +109,8 @@ class ExpandConv2d(FoldingConv2d):
         sizes = self._sizes()
         # the spatial layers are the first to the last of these
         self._first, self._last = (1, 1) if variant == "CL" else (0, len(sizes) - 1)
-        widths = [self.in_channels, expansion * self.in_channels]
-        widths += [expansion * self.out_channels] * (len(sizes) - 2) + [self.out_channels]
+        widths = [self.in_channels, self.expansion * self.in_channels]
+        widths += [self.expansion * self.out_channels] * (len(sizes) - 2) + [self.out_channels]
         self.weights = nn.ParameterList(
             torch.empty(wide_out, wide_in // self.groups, *size, **factory)
             for wide_in, wide_out, size in zip(widths[:-1], widths[1:], sizes, strict=True)
@@ -175,8 +175,7 @@ class ExpandConv2d(FoldingConv2d):
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         if self.on == "weights":
-            geometry = self.stride, self.conv_padding, self.dilation, self.groups
-            return F.conv2d(self.pad(x), self.kernel(), self.bias, *geometry)
+            return self._convolve_once(x)
         end = len(self.weights) - 1
         for index, weight in enumerate(self.weights):
             # no bias lies before the first spatial layer, so that what runs ahead needs no border
@@ -187,6 +186,12 @@ class ExpandConv2d(FoldingConv2d):
             bias = self.bias if index == end else None
             x = F.conv2d(x, weight, bias, stride, padding, self.dilation, self.groups)
         return x
+
+    def _convolve_once(self, x: Tensor) -> Tensor:
+        kernel, geometry = self.kernel(), (self.conv_padding, self.dilation, self.groups)
+        if x.is_contiguous(memory_format=torch.channels_last):  # circular padding would lose it
+            kernel = kernel.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(self.pad(x), kernel, self.bias, self.stride, *geometry)
 
     def fold(self) -> tuple[Tensor, Tensor | None]:
         return self.kernel(), self.bias

@@ -18,9 +18,11 @@ from overconv.functional import (
     scale_output,
     scale_taps,
 )
+from overconv.gates import InferenceGate
 from overconv.operators.base import Macs, OverConv2d
 from overconv.operators.mixture import PLACES
 from overconv.operators.odgate import ODGate
+from overconv.operators.parallel import parallel_kernels
 
 
 class ODConv2d(OverConv2d):
@@ -109,7 +111,7 @@ class ODConv2d(OverConv2d):
         if self.kernel_size != (1, 1):
             heads["taps"] = math.prod(self.kernel_size)
         self.heads = (*heads, "kernels") if self.num_kernels > 1 else tuple(heads)
-        self.gate = ODGate(
+        self.gate: ODGate | InferenceGate = ODGate(
             self.in_channels,
             list(heads.values()),
             self.num_kernels,
@@ -143,19 +145,15 @@ class ODConv2d(OverConv2d):
         nn.init.normal_(self.weight, std=(2 / (self.out_channels * taps)) ** 0.5)
         if self.bias is not None:
             nn.init.uniform_(self.bias, -(fan_in**-0.5), fan_in**-0.5)
+        assert isinstance(self.gate, ODGate), "a layer at inference does not start anew"
         self.gate.reset_parameters()
 
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Kernels ``W + E_n``, scaled so that the neutral gates give ``W``; the heads are zero.
-
-        The ``E_n`` are random, sum to zero and are as large as ``W``: equal kernels would get equal
-        gradients for ever.
-        """
+        """Different kernels that the neutral gates make ``weight``; the heads are zero."""
+        assert isinstance(self.gate, ODGate), "a layer at inference does not start anew"
         gates = math.prod(self.gate.neutral) * self.num_kernels
-        size = weight.square().mean().sqrt()
-        size = torch.where(size > 0, size, (3 * weight[0].numel()) ** -0.5)  # as a fresh layer's
-        noise = torch.randn_like(self.weight).unflatten(0, (self.num_kernels, -1)) * size
-        self.weight.copy_(((weight + noise - noise.mean(0)) / gates).flatten(0, 1))
+        kernels = parallel_kernels(weight, self.num_kernels) / gates
+        self.weight.copy_(kernels.flatten(0, 1))
         if self.bias is not None and bias is not None:
             self.bias.copy_(bias)
         self.gate.reset_parameters()
@@ -207,7 +205,7 @@ class ODConv2d(OverConv2d):
         ``on`` stays: which is cheaper depends on the image, see :meth:`forms`.
         """
         copy = deepcopy(self).eval()
-        copy.gate.fold()
+        copy.gate = copy.gate.to_inference()
         return copy
 
     def absorb_affine(self, scale: Tensor, shift: Tensor) -> bool:

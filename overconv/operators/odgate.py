@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overconv.functional import norm_as_affine
-from overconv.gates import Squash
+from overconv.gates import InferenceGate, Squash
 
 
 class GateNorm2d(nn.BatchNorm2d):
@@ -106,27 +106,29 @@ class ODGate(nn.Module):
         scales, shares = logits.split([sum(widths), kernels], 1)
         return (*self.sigmoid(scales).split(widths, 1), self.softmax(shares))
 
-    @torch.no_grad()
-    def fold(self) -> None:
-        """Fold the norm into the first linear layer and the temperatures into the last, in place.
+    def to_inference(self) -> InferenceGate:
+        """The same gates in ``eval()``, norm and temperature folded into the linear layers.
 
         Raises:
             ValueError: The norm is training.
         """
+        weight: Tensor = self.squeeze.weight
+        bias: Tensor = self.squeeze.bias
         if self.norm is not None:
             scale, shift = norm_as_affine(self.norm)
-            self.squeeze.weight.mul_(scale[:, None])
-            self.squeeze.bias = nn.Parameter(shift)
-            self.norm = None
-        shares = 0 if self.softmax is None else self.widths[-1]
-        for tensor in (self.excite.weight, self.excite.bias):
-            parts = tensor.split([len(tensor) - shares, shares])
-            for part, squash in zip(parts, (self.sigmoid, self.softmax), strict=True):
-                if squash is not None and squash.temperature is not None:
-                    part.div_(squash.temperature)
-        for squash in (self.sigmoid, self.softmax):
-            if squash is not None:
-                squash.temperature = None
+            weight, bias = weight * scale[:, None], shift
+        kernels = self.widths[-1:] if self.softmax is not None else []
+        scales = self.widths[: len(self.widths) - len(kernels)]
+        last, blocks = [], [("sigmoid", scales)]
+        rows = [sum(scales), sum(kernels)]
+        parts = zip(self.excite.weight.split(rows), self.excite.bias.split(rows), strict=True)
+        for pair, squash in zip(parts, (self.sigmoid, self.softmax), strict=True):
+            temperature = None if squash is None else squash.temperature
+            last.append(pair if temperature is None else [part / temperature for part in pair])
+        if kernels:
+            blocks.append(("softmax", kernels))
+        weights, biases = (torch.cat(parts) for parts in zip(*last, strict=True))
+        return InferenceGate([(weight, bias), (weights, biases)], blocks)
 
     def macs(self, image: tuple[int, int]) -> tuple[int, int]:
         """Multiply-accumulates of the linear layers and of the pooling."""

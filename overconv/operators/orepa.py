@@ -15,7 +15,7 @@ from overconv.functional import fold_norm_after, pointwise_before
 from overconv.operators.base import Macs
 from overconv.operators.branches import BranchedConv2d
 
-# How much of each branch the sum starts with, an output channel.
+# How much of each branch the sum starts with; a 1 x 1 kernel has the first two.
 STARTS = {
     "origin": 0.25,
     "deep": 1.0,
@@ -53,34 +53,39 @@ class OREPAConv2d(BranchedConv2d):
     branch        kernel :math:`W_b`, of an output o, an input i and a tap t             s starts
     ============  =====================================================================  =======
     origin        :math:`W_{oit}`                                                        0.25
+    deep          I + 1 x 1, then K x L: :math:`\sum_m W_{omt} (E + V)_{mi}`             1
     average       1 x 1, then the average of the taps: :math:`V_{oi} / K L`              0.25
     frequency     fixed filter an input channel, then 1 x 1: :math:`V_{oi} P_{it}`       0
-    point         1 x 1, on the tap ((K - 1) // 2, (L - 1) // 2)                         0.5
-    deep          I + 1 x 1, then K x L: :math:`\sum_m W_{omt} (E + V)_{mi}`             1
+    point         1 x 1, on the tap ((K - 1) // 2, (L - 1) // 2): :math:`V_{oi}`         0.5
     separable     depthwise K x L, ``expansion`` channels an input channel, then 1 x 1   0.5
     ============  =====================================================================  =======
 
     with :math:`P` of :func:`frequency_prior`. The kernels are added once a batch, and a single
-    convolution and a single batch norm are run. A 1 x 1 kernel has two branches, origin and deep:
-    average, point and separable would repeat origin, and it has no frequency.
+    convolution and a single batch norm are run. The deep branch has ``I`` inner channels, or with
+    more than four groups ``2 I``, and then :math:`E` holds the identity twice. A 1 x 1 kernel has
+    two branches, origin and deep: others would repeat origin, and it has no frequency but 0.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
         padding_mode, device, dtype: As in :class:`torch.nn.Conv2d`. The bias is added behind the
             norm, which has one of its own.
-        expansion: Channels of the separable branch for each input channel.
-        norm: Whether the layer has its batch norm. Leave it out (False) where one follows.
+        expansion: Channels of the separable branch for each input channel; a 1 x 1 kernel has no
+            such branch.
+        norm: Whether the layer has its batch norm. Leave it out where one follows anyway; a fresh
+            sum of the branches has about 3.6 times the variance of its input.
 
-    The deep branch has ``I`` inner channels, or with more than four groups ``2 I``, and then
-    :math:`E` holds the identity twice.
+    Attributes:
+        scales: The factors, (6 or 2, O), in the order of the table.
+        prior: (I, 1, K, L), the fixed filters; a buffer, or None for a 1 x 1 kernel.
 
     Shape:
         (B, in_channels, H, W) -> (B, out_channels, H', W') as in :class:`torch.nn.Conv2d`
 
     Cost:
-        Parameters: with ``P = O I/G K L`` and ``p = O I/G``, ``2 P + 4 p + 8 (I K L + p) + 8 O``
-        (``O = I`` and up to four groups). Multiply-accumulates: those of a convolution, and once a
-        batch ``P`` times ``I/G + expansion``. Folds to the plain convolution.
+        Where a convolution has ``P`` parameters, and with ``p = O I/G``, up to four groups:
+        ``2 P + 3 p + I I/G + expansion (I K L + p) + 8 O``. Multiply-accumulates: those of a
+        convolution, and once a batch ``P`` times ``I/G + expansion``. Folds to the plain
+        convolution.
 
     Raises:
         ValueError: An argument is out of its range. In ``forward``: the input's shape is wrong, or
@@ -91,7 +96,8 @@ class OREPAConv2d(BranchedConv2d):
 
     Source:
         M. Hu et al., "Online convolutional re-parameterization", CVPR 2022. Differs in the
-        frequencies, which are a formula here for every kernel size.
+        frequencies, which are a formula here for every kernel size; that the identity is held twice
+        where the inner channels are doubled is our reading.
 
     Example:
         >>> layer = OREPAConv2d(64, 64, 3, padding=1, bias=False)
@@ -100,7 +106,7 @@ class OREPAConv2d(BranchedConv2d):
     """
 
     prior: Tensor | None
-    norm: nn.BatchNorm2d | None
+    batch_norm: nn.BatchNorm2d | None
 
     def __init__(
         self,
@@ -133,7 +139,7 @@ class OREPAConv2d(BranchedConv2d):
             dtype,
         )
         self.expansion = at_least("expansion", expansion, 1)
-        factory = {"device": device, "dtype": dtype}
+        self.norm, factory = bool(norm), self._factory
         per_group, size = self.in_channels // self.groups, self.kernel_size
         inner = 2 if self.groups > 4 else 1
 
@@ -154,11 +160,11 @@ class OREPAConv2d(BranchedConv2d):
             prior = torch.empty(self.in_channels, 1, *size, **factory)
         self.register_buffer("prior", prior)
         self.scales = weight(6 if size != (1, 1) else 2, self.out_channels)
-        self.norm = nn.BatchNorm2d(self.out_channels, **factory) if norm else None
+        self.batch_norm = nn.BatchNorm2d(self.out_channels, **factory) if norm else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """As the authors start: all kernels by He's uniform law, the inner one zero."""
+        """Draw all kernels by He's uniform law, as the authors do, but the inner one: it is zero."""
         for name, parameter in self.named_parameters(recurse=False):
             if parameter.dim() == 4 and name != "deep_inner":
                 nn.init.kaiming_uniform_(parameter)
@@ -169,8 +175,8 @@ class OREPAConv2d(BranchedConv2d):
             if self.prior is not None:
                 self.prior.copy_(frequency_prior(self.in_channels, self.kernel_size))
         self.reset_bias()
-        if self.norm is not None:
-            self.norm.reset_parameters()
+        if self.batch_norm is not None:
+            self.batch_norm.reset_parameters()
 
     def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
         """The origin makes up for the other branches; the norm is the identity of ``eval()``."""
@@ -179,9 +185,9 @@ class OREPAConv2d(BranchedConv2d):
         self.origin.copy_((weight - self.kernel()) / STARTS["origin"])
         if self.bias is not None and bias is not None:
             self.bias.copy_(bias)
-        if self.norm is not None:
-            self.norm.reset_parameters()
-            self.norm.get_buffer("running_var").fill_(1 - self.norm.eps)
+        if self.batch_norm is not None:
+            self.batch_norm.reset_parameters()
+            self.batch_norm.get_buffer("running_var").fill_(1 - self.batch_norm.eps)
 
     def kernel(self) -> Tensor:
         """The sum of the branches, (O, I/G, K, L): what is convolved ahead of the norm."""
@@ -218,18 +224,18 @@ class OREPAConv2d(BranchedConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        bias = self.bias if self.norm is None else None
+        bias = None if self.norm else self.bias
         geometry = self.stride, self.conv_padding, self.dilation, self.groups
         y = F.conv2d(self.pad(x), self.kernel(), bias, *geometry)
-        if self.norm is None:
+        if self.batch_norm is None:
             return y
-        y = self.norm(y)
+        y = self.batch_norm(y)
         return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
 
     def fold(self) -> tuple[Tensor, Tensor | None]:
-        if self.norm is None:
+        if self.batch_norm is None:
             return self.kernel(), self.bias
-        kernel, shift = fold_norm_after(self.kernel(), None, self.norm)
+        kernel, shift = fold_norm_after(self.kernel(), None, self.batch_norm)
         return kernel, shift if self.bias is None else shift + self.bias
 
     def macs(self, image: tuple[int, int]) -> Macs:
@@ -243,4 +249,4 @@ class OREPAConv2d(BranchedConv2d):
         return Macs(convolution=convolution, other=other, shared=values * (inner + self.expansion))
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, expansion={self.expansion}, norm={self.norm is not None}"
+        return f"{super().extra_repr()}, expansion={self.expansion}, norm={self.norm}"

@@ -52,7 +52,7 @@ def normalised(x, norm):
 def bordered(oracle, layer, x, norm):
     """``x``, which ``norm`` gave, padded: by zeros' image under the running statistics, or by mode.
 
-    To be called when the layer has run in ``train()``, so that the statistics include the batch.
+    To be called before the layer runs in ``train()``, which moves the statistics.
     """
     left, right, top, bottom = amounts = oracle.amounts(layer)
     if layer.padding_mode != "zeros" or norm is None:
@@ -116,8 +116,8 @@ def test_it_equals_the_definition_and_converts(kernel, channels, oracle):
         layer = oracle.randomise(DBBConv2d(*arguments, middle_channels=middle), seed=number)
         for mode in (True, False):
             layer.train(mode)
-            ours = oracle.gradients(layer, layer, x)
             expected = oracle.gradients(layer, lambda x, layer=layer: defined(oracle, layer, x), x)
+            ours = oracle.gradients(layer, layer, x)
             what = f"DBBConv2d = loops, {'train()' if mode else 'eval()'}, outputs and gradients"
             oracle.compare(what, ours, expected, 1e-9)  # some gradients are sums to zero
         folded = layer.to_inference()
@@ -183,8 +183,8 @@ def test_the_border_is_padded_by_the_image_of_zero(oracle):
     assert difference.abs().max() > 0.1
 
 
-def test_the_statistics_of_the_border_include_the_batch(oracle):
-    """And none of the padding: the inner norms see the image alone, whatever the padding."""
+def test_inner_norms_see_no_padding(oracle):
+    """The image alone, whatever the padding and its mode."""
     x = images(3)
     for padding, mode in product([0, 1, "same"], ["zeros", "circular"]):
         layer = DBBConv2d(3, 4, 3, padding=padding, padding_mode=mode)
@@ -200,22 +200,28 @@ def test_two_forward_passes_before_a_backward_pass(oracle):
     """The statistics that the first one padded by have moved by then."""
     layer, x = oracle.randomise(DBBConv2d(3, 4, 3, padding=1)), images(3)
     first = layer(x)
-    expected = torch.autograd.grad(first.sum(), layer.inner.norm.weight, retain_graph=True)[0]
+    weight = layer.inner.norm.weight
+    expected = torch.autograd.grad(first.square().sum(), weight, retain_graph=True)[0]
     layer(x + 1)
-    again = torch.autograd.grad(first.sum(), layer.inner.norm.weight)[0]
+    again = torch.autograd.grad(first.square().sum(), weight)[0]
     oracle.compare("DBBConv2d, a backward pass later", again, expected)
 
 
+@pytest.mark.parametrize("mode", [True, False])
 @pytest.mark.parametrize("groups", [1, 4])
-def test_gradients_equal_finite_differences_in_eval(groups, oracle):
-    """The border included."""
-    layer = oracle.randomise(DBBConv2d(4, 4, 3, padding=1, groups=groups)).eval()
-    x, names = images(4)[:1, :, :3, :3], [name for name, _ in layer.named_parameters()]
+def test_gradients_equal_finite_differences(groups, mode, oracle):
+    """The border included; each pass from the same statistics."""
+    layer = oracle.randomise(DBBConv2d(4, 4, 3, padding=1, groups=groups)).train(mode)
+    names = [name for name, _ in layer.named_parameters()]
+    buffers = {name: buffer.clone() for name, buffer in layer.named_buffers()}
 
-    def run(*values):
-        return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x,))
+    def run(x, *values):
+        state = {name: buffer.clone() for name, buffer in buffers.items()}
+        state |= dict(zip(names, values, strict=True))
+        return torch.func.functional_call(layer, state, (x,))
 
-    assert torch.autograd.gradcheck(run, tuple(layer.parameters()), fast_mode=True)
+    x = images(4)[:, :, :4, :3].clone().requires_grad_()
+    assert torch.autograd.gradcheck(run, (x, *layer.parameters()), fast_mode=True)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from torch.utils.flop_counter import flop_registry
 
 import overconv
 import overconv.operators
-from benchmark.checks import composes_in_training, looks_at_the_batch, modes, run
+from benchmark.checks import modes, run
+from benchmark.traits import composes_in_training, looks_at_the_batch
 from benchmark.variants import EXTRAS, classes, layers, options, refused, variants
 from overconv.operators.base import Macs, OverConv2d
 
@@ -30,7 +31,7 @@ GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_m
 
 def each_mode(variant):
     """A layer in double precision, in each mode that its form has, and images."""
-    for mode in modes(variant.build()):
+    for mode in modes(variant):
         yield variant.build(**DOUBLE).train(mode), variant.images(**DOUBLE)
 
 
@@ -130,7 +131,7 @@ def test_it_starts_as_the_convolution_that_it_replaces(variant):
             assert getattr(layer, name) == getattr(conv, name), name
         for name, value in variant.options.items():
             assert getattr(layer, name, value) == value, name
-        if mode in modes(layer.train()):
+        if mode in modes(variant):
             # which sees to it that every parameter is reached
             y, _ = run(copy.deepcopy(layer).train(mode), x)
             if not mode or not looks_at_the_batch(layer):

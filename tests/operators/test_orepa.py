@@ -94,14 +94,14 @@ def defined(oracle, layer, x):
     """All branches on the padded image, added, normalised channel by channel, and the bias."""
     x = oracle.padded(x, oracle.amounts(layer), layer.padding_mode)
     y = sum(branches(oracle, layer, x))
-    if layer.norm is not None:
+    if layer.norm:
         channels = []
         for o, values in enumerate(y.unbind(1)):
             mean, variance = values.mean(), values.var(correction=0)
             if not layer.training:
-                mean, variance = layer.norm.running_mean[o], layer.norm.running_var[o]
-            unit = (values - mean) / (variance + layer.norm.eps).sqrt()
-            channels.append(unit * layer.norm.weight[o] + layer.norm.bias[o])
+                mean, variance = layer.batch_norm.running_mean[o], layer.batch_norm.running_var[o]
+            unit = (values - mean) / (variance + layer.batch_norm.eps).sqrt()
+            channels.append(unit * layer.batch_norm.weight[o] + layer.batch_norm.bias[o])
         y = torch.stack(channels, 1)
     return y if layer.bias is None else y + layer.bias[:, None, None]
 
@@ -166,6 +166,14 @@ def test_a_fresh_layer_starts_with_the_factors_of_the_paper():
     assert all(
         p.any() for name, p in layer.named_parameters() if p.dim() == 4 and "inner" not in name
     )
+
+
+@pytest.mark.parametrize(("kernel", "groups"), [(3, 1), ((2, 3), 1), (3, 32), (5, 64)])
+def test_a_fresh_sum_has_the_variance_of_the_docstring(kernel, groups):
+    layer = OREPAConv2d(64, 64, kernel, groups=groups, norm=False)
+    energy = float(layer.kernel().detach().square().sum((1, 2, 3)).mean())
+    taps = math.prod(layer.kernel_size)
+    assert energy == pytest.approx(3.625 + 0.125 / taps, rel=0.05 if groups == 1 else 0.3)
 
 
 @pytest.mark.parametrize("kernel_size", [(3, 3), (5, 5), (2, 2), (2, 3), (1, 4), (5, 1), (7, 7)])
