@@ -15,6 +15,7 @@ from overconv.functional import (
     conv2d_per_sample,
     gate_features,
     mix_kernels,
+    scale_input,
     scale_output,
     scale_taps,
 )
@@ -161,38 +162,38 @@ class ODConv2d(OverConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        gates, filters = self._gates(x), None
+        gates, filters = dict(zip(self.heads, self.gate(x), strict=True)), None
         if self.on == "features":
             x, filters = gate_features(x, gates.pop("inputs")), gates.pop("filters", None)
         bias = self.bias if filters is None else None
         y = conv2d_per_sample(self.pad(x), self._composed(gates), bias, *self._geometry)
         if filters is None:
             return y
-        y = gate_features(y, filters)
-        return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
+        if self.bias is None:
+            return gate_features(y, filters)
+        scale, shift = filters.to(y.dtype), self.bias.to(y.dtype)
+        return torch.addcmul(shift.view(-1, 1, 1), y, scale.view(*scale.shape, 1, 1))
 
     def kernels(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self._composed(self._gates(x)), self.bias
-
-    def _gates(self, x: Tensor) -> dict[str, Tensor]:
-        """The gates by the name of their head, (B, width) each, those of taps (B, K, L)."""
-        gates = dict(zip(self.heads, self.gate(x), strict=True))
-        if "taps" in gates:
-            gates["taps"] = gates["taps"].unflatten(1, self.kernel_size)
-        return gates
+        return self._composed(dict(zip(self.heads, self.gate(x), strict=True))), self.bias
 
     def _composed(self, gates: dict[str, Tensor]) -> Tensor:
         """Kernels under those of the gates that are given, (B or 1, O, I/G, K, L)."""
+        inputs, taps = gates.get("inputs"), gates.get("taps")
         kernels = self.weight[None]
         if "kernels" in gates:
             kernels = mix_kernels(gates["kernels"], self.weight)
-        if "inputs" in gates:
-            scale = gates["inputs"].unflatten(1, (self.groups, 1, -1))[..., None, None]
-            if "taps" in gates:  # the two small ones first
-                scale = scale * gates["taps"][:, None, None, None]
+        if taps is not None:
+            taps = taps.view(taps.shape[0], *self.kernel_size)
+        if inputs is not None and taps is not None:  # the two small ones first
+            per_group = self.in_channels // self.groups
+            scale = inputs.view(inputs.shape[0], self.groups, 1, per_group, 1, 1)
+            scale = scale * taps[:, None, None, None]
             kernels = (kernels.unflatten(1, (self.groups, -1)) * scale).flatten(1, 2)
-        elif "taps" in gates:
-            kernels = scale_taps(kernels, gates["taps"])
+        elif inputs is not None:
+            kernels = scale_input(kernels, inputs, self.groups)
+        elif taps is not None:
+            kernels = scale_taps(kernels, taps)
         return scale_output(kernels, gates["filters"]) if "filters" in gates else kernels
 
     @property
