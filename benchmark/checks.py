@@ -335,26 +335,23 @@ def trains_on_one_pixel(subject: Subject) -> None:
 # Gradients.
 
 
-def differentiates_twice(subject: Subject) -> None:
-    _differentiates_twice(subject, modes(subject))
+def differentiates_twice(subject: Subject, train: bool = True) -> None:
+    """In ``train()`` where the module has that, else in ``eval()``."""
+    mode = train and modes(subject)[0]
+    module = subject.build(dtype=torch.float64).train(mode)
+    names = [name for name, _ in module.named_parameters()]
+    state = {name: buffer.clone() for name, buffer in module.named_buffers()}
+
+    def forward(x: Tensor, *values: Tensor, module=module, names=names, state=state) -> Tensor:
+        buffers = {name: buffer.clone() for name, buffer in state.items()}
+        return functional_call(module, dict(zip(names, values, strict=True)) | buffers, (x,))
+
+    x = subject.images(2, (4, 3), dtype=torch.float64).requires_grad_()
+    assert gradgradcheck(forward, (x, *module.parameters()), fast_mode=True)
 
 
 def differentiates_twice_in_eval(subject: Subject) -> None:
-    _differentiates_twice(subject, (False,))
-
-
-def _differentiates_twice(subject: Subject, modes: tuple[bool, ...]) -> None:
-    for mode in modes:
-        module = subject.build(dtype=torch.float64).train(mode)
-        names = [name for name, _ in module.named_parameters()]
-        state = {name: buffer.clone() for name, buffer in module.named_buffers()}
-
-        def forward(x: Tensor, *values: Tensor, module=module, names=names, state=state) -> Tensor:
-            buffers = {name: buffer.clone() for name, buffer in state.items()}
-            return functional_call(module, dict(zip(names, values, strict=True)) | buffers, (x,))
-
-        x = subject.images(2, (4, 3), dtype=torch.float64).requires_grad_()
-        assert gradgradcheck(forward, (x, *module.parameters()), fast_mode=True)
+    differentiates_twice(subject, train=False)
 
 
 def trains(subject: Subject) -> None:

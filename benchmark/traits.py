@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from overconv.operators.base import OverConv2d
 
 aten = torch.ops.aten
+PRODUCTS = (aten.bmm.default, aten.baddbmm.default)
 
 
 def layers_of(module: nn.Module) -> list[OverConv2d]:
@@ -63,9 +64,8 @@ class Spatial(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is aten.convolution.default:
             self.groups.append(args[8])
-        elif func in (aten.bmm.default, aten.baddbmm.default):
-            if args[-1].shape[-1] % self.pixels == 0:
-                self.groups.append(None)
+        elif func in PRODUCTS and args[-1].shape[-1] % self.pixels == 0:
+            self.groups.append(None)
         return func(*args, **(kwargs or {}))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from overconv.forms import plan_forms
 from overconv.operators.base import Macs
 from overconv.surgery import to_inference
 
@@ -23,6 +24,8 @@ _FREE = (
     nn.GroupNorm,
     nn.LayerNorm,
 )
+
+_BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class Costs:
 
     Attributes:
         training: In ``train()``; one forward pass.
-        deployed: After :func:`overconv.surgery.to_inference`.
+        deployed: After :func:`overconv.surgery.to_inference`, each layer in the form of least work
+            (:func:`overconv.forms.plan_forms`).
     """
 
     training: Cost
@@ -97,7 +101,16 @@ def count_costs(model: nn.Module, example_input: Tensor) -> Costs:
         (224, 221184, 442368)
     """
     training, deployed = _without_values(model).train(), to_inference(_without_values(model))
+    for network in (training, deployed):
+        _counted(network)  # what cannot be counted is told before anything runs
+    deployed = plan_forms(deployed, _images(example_input))
     return Costs(_count(training, example_input), _count(deployed, example_input))
+
+
+def _images(example_input: Tensor) -> Tensor:
+    """Two, since a batch norm in training refuses to normalise one by itself."""
+    shape = (_BATCH, *example_input.shape[1:])
+    return torch.empty(shape, dtype=example_input.dtype, device="meta")
 
 
 def _without_values(model: nn.Module) -> nn.Module:
@@ -112,19 +125,14 @@ def _without_values(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def _count(model: nn.Module, example_input: Tensor) -> Cost:
-    # Two images, since a batch norm in training refuses to normalise one by itself.
-    batch = 2
-    images = torch.empty(
-        (batch, *example_input.shape[1:]), dtype=example_input.dtype, device="meta"
-    )
     calls: list[Macs] = []
     for name, module in _counted(model).items():
 
         def count(module: nn.Module, inputs: Any, output: Tensor, name: str = name) -> None:
-            calls.append(_macs(name, module, inputs[0], output, batch))
+            calls.append(_macs(name, module, inputs[0], output, _BATCH))
 
         module.register_forward_hook(count)
-    model(images)
+    model(_images(example_input))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Cost(parameters, sum(calls, Macs()))
 

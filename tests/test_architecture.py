@@ -37,7 +37,7 @@ MAY_IMPORT = {
         "overconv.selection",
         "overconv.tracing",
     },
-    "overconv.costs": {"torch", "overconv.operators", "overconv.surgery"},
+    "overconv.costs": {"torch", "overconv.forms", "overconv.operators", "overconv.surgery"},
     "overconv.models": {"torch", "overconv.checks", "overconv.surgery"},
     "overconv.training": {"torch", "torchvision", "numpy", "sklearn"},
     "records": {"pydantic"},

@@ -39,8 +39,8 @@ class DBBConv2d(NormedBranchesConv2d):
     in the mode of the layer, or with ``padding_mode="zeros"`` by what it makes of zero in
     ``eval()``, ``beta - mean * gamma / sigma`` with its running statistics. So in ``eval()`` the
     two layers see what they would see behind a padded ``x``, and fold exactly. In ``train()`` the
-    running statistics are those ahead of the batch. A ``beta`` inside gets no gradient there: it
-    moves image and border alike, which the norm behind undoes.
+    running statistics include the batch, and are constants to the gradient. A ``beta`` inside gets
+    none there: it moves image and border alike, which the norm behind undoes.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
@@ -74,9 +74,8 @@ class DBBConv2d(NormedBranchesConv2d):
 
     Source:
         X. Ding, X. Zhang, J. Han and G. Ding, "Diverse branch block: building a convolution as an
-        inception-like unit", CVPR 2021. The authors' border is made of running statistics that
-        include the batch, and a constant to the gradient; here a training step has the gradient of
-        what it computes.
+        inception-like unit", CVPR 2021. Differs in that ``gamma`` and ``beta`` have the gradient of
+        the border too, which the authors leave out.
 
     Example:
         >>> layer = DBBConv2d(64, 64, 3, padding=1, bias=False)
@@ -179,11 +178,11 @@ class DBBConv2d(NormedBranchesConv2d):
         To pad by a constant is to pad the image minus the constant by zero, and to add the constant
         everywhere, of which the next layer makes another constant.
         """
-        x = F.conv2d(x, weight, None, 1, 0, 1, self.groups)
+        x = norm(F.conv2d(x, weight, None, 1, 0, 1, self.groups))
         if not self._border_is_constant:
-            return self.pad(norm(x)), None
-        zero = image_of_zero(norm).to(x.dtype)  # before the norm moves its statistics
-        return self.pad(norm(x) - zero[:, None, None]), zero
+            return self.pad(x), None
+        zero = image_of_zero(norm).to(x.dtype)
+        return self.pad(x - zero[:, None, None]), zero
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
         return F.conv2d(x, weight, bias, self.stride, self.conv_padding, self.dilation, groups)

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from overconv.checks import IntPair
+from overconv.gates import InferenceGate
 from overconv.operators.base import Macs
 from overconv.operators.chain import ChainConv2d
 from overconv.operators.chain_macs import best_orders, compact, order_macs
@@ -167,9 +168,12 @@ class MDConv2d(ChainConv2d):
         """One :class:`torch.nn.Conv2d` where no gate depends on the input in ``eval()``.
 
         Otherwise a layer with its norms folded: compact, or where only the input and the output
-        are gated, expanding, which needs no kernel of its own for each sample.
+        are gated, expanding, which needs no kernel of its own for each sample. What is best depends
+        on the image: see :func:`overconv.forms.plan_forms`, whose choice a further call keeps.
         """
         folded = self.folded()
+        if isinstance(self.gate, InferenceGate):  # it is at inference already
+            return folded
         if isinstance(folded, MDConv2d):
             folded.form = (
                 "compact" if "middle" in folded.placement and self.depth > 1 else "expanding"

@@ -140,8 +140,8 @@ class MixtureConv2d(OverConv2d):
     def to_inference(self) -> Self:
         """A copy in ``eval()`` that mixes the weights: one convolution, however many kernels."""
         copy = deepcopy(self).eval()
-        copy.gate = copy.gate.to_inference()
-        copy.on = "weights"
+        if isinstance(copy.gate, PooledGate):  # not at inference already, and planned
+            copy.gate, copy.on = copy.gate.to_inference(), "weights"
         return copy
 
     def absorb_affine(self, scale: Tensor, shift: Tensor) -> bool:
