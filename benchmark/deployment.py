@@ -108,8 +108,8 @@ REASONS = {
         " features export for any."
     ),
     "contiguous": (
-        "The layer takes the format and gives an output with the channels first: where each sample"
-        " has a kernel or a mixture of its own, and where circular padding meets a composed kernel."
+        "The layer takes the format and gives an output with the channels first, since each sample"
+        " has a kernel or a mixture of its own, and what computes it lays images out that way."
     ),
     "one value": (
         "A batch norm behind a convolution gets a single value a channel, which torch's refuses to"
@@ -139,7 +139,6 @@ LIMITS = (
         checks.exports_to_onnx_for_one_batch_size,
     ),
     Limit("keeps it", traits.ends_by_sample, "contiguous", "the output is contiguous"),
-    Limit("keeps it", traits.convolves_contiguous, "contiguous", "the output is contiguous"),
     Limit("one pixel, train()", traits.normalises_one_value, "one value", "more than 1 value per"),
     Limit(
         "two derivatives",

@@ -13,24 +13,33 @@ import torchvision
 from torch import nn
 
 from benchmark.tables import markdown, record
-from overconv import operators
+from benchmark.variants import layers
 from overconv.bench.timing import interleaved
 from overconv.forms import plan_forms
 from overconv.operators.base import FoldingConv2d, OverConv2d
+from overconv.operators.condconv import CondConv2d
+from overconv.operators.dcd import DCDConv2d
+from overconv.operators.dyconv import DyConv2d
+from overconv.operators.dynet import DyNetConv2d
+from overconv.operators.maconv import MAConv2d
+from overconv.operators.mdconv import MDConv2d
+from overconv.operators.odconv import ODConv2d
+from overconv.operators.se import SEConv2d
+from overconv.operators.weightnet import WeightNetConv2d
 from overconv.surgery import replace_convs, to_inference
 
 # Name, layer, and the convolutions that its authors replace, or all that it is made for.
 DYNAMIC: dict[str, tuple[Any, str]] = {
-    "MDConv2d, depth 2": (partial(operators.MDConv2d, depth=2), "pointwise"),
-    "MDConv2d, depth 3": (partial(operators.MDConv2d, depth=3), "pointwise"),
-    "DyConv2d, 4 kernels": (partial(operators.DyConv2d, num_kernels=4), "pointwise"),
-    "CondConv2d, 8 kernels": (partial(operators.CondConv2d, num_kernels=8), "pointwise"),
-    "DyNetConv2d, 6 kernels": (partial(operators.DyNetConv2d, num_kernels=6), "pointwise"),
-    "WeightNetConv2d": (operators.WeightNetConv2d, "pointwise"),
-    "DCDConv2d": (operators.DCDConv2d, "pointwise"),
-    "SEConv2d": (operators.SEConv2d, "pointwise"),
-    "ODConv2d, 4 kernels": (partial(operators.ODConv2d, num_kernels=4), "all_but_stem"),
-    "ODConv2d, 1 kernel": (partial(operators.ODConv2d, num_kernels=1), "all_but_stem"),
+    "MDConv2d, depth 2": (partial(MDConv2d, depth=2), "pointwise"),
+    "MDConv2d, depth 3": (partial(MDConv2d, depth=3), "pointwise"),
+    "DyConv2d, 4 kernels": (partial(DyConv2d, num_kernels=4), "pointwise"),
+    "CondConv2d, 8 kernels": (partial(CondConv2d, num_kernels=8), "pointwise"),
+    "DyNetConv2d, 6 kernels": (partial(DyNetConv2d, num_kernels=6), "pointwise"),
+    "WeightNetConv2d": (WeightNetConv2d, "pointwise"),
+    "DCDConv2d": (DCDConv2d, "pointwise"),
+    "SEConv2d": (SEConv2d, "pointwise"),
+    "ODConv2d, 4 kernels": (partial(ODConv2d, num_kernels=4), "all_but_stem"),
+    "ODConv2d, 1 kernel": (partial(ODConv2d, num_kernels=1), "all_but_stem"),
 }
 # At once no more networks than this, so that one round is short beside what disturbs a machine.
 _AT_ONCE = 3
@@ -38,12 +47,8 @@ _AT_ONCE = 3
 
 def folding_layers() -> dict[str, tuple[Any, str]]:
     """All layers of the library that become a plain convolution."""
-    found = {
-        name: (layer, "all_but_stem")
-        for name, layer in vars(operators).items()
-        if isinstance(layer, type) and issubclass(layer, FoldingConv2d)
-    }
-    return found | {"MAConv2d": (operators.MAConv2d, "all_but_stem")}
+    folding = [layer for layer in layers() if issubclass(layer, FoldingConv2d | MAConv2d)]
+    return {layer.__name__: (layer, "all_but_stem") for layer in folding}
 
 
 def measure(*, seconds: float = 30.0, image: int = 224, batch: int = 1) -> dict[str, Any]:
@@ -54,12 +59,12 @@ def measure(*, seconds: float = 30.0, image: int = 224, batch: int = 1) -> dict[
     _leave_the_start(model)
     x = torch.randn(batch, 3, image, image)
     plain = to_inference(model)
-    rows, layers = [], DYNAMIC | folding_layers()
-    names = list(layers)
+    rows, chosen = [], DYNAMIC | folding_layers()
+    names = list(chosen)
     for start in range(0, len(names), _AT_ONCE):
         networks = {}
         for name in names[start : start + _AT_ONCE]:
-            layer, where = layers[name]
+            layer, where = chosen[name]
             networks[name] = _deployed(model, layer, where, x)
         with torch.inference_mode():
             expected = plain(x)
@@ -74,7 +79,7 @@ def measure(*, seconds: float = 30.0, image: int = 224, batch: int = 1) -> dict[
             rows.append(
                 {
                     "layer": name,
-                    "where": layers[name][1],
+                    "where": chosen[name][1],
                     "ratio": best[name] / best["plain"],
                     "milliseconds": 1e3 * best[name],
                     "milliseconds_plain": 1e3 * best["plain"],
@@ -85,7 +90,7 @@ def measure(*, seconds: float = 30.0, image: int = 224, batch: int = 1) -> dict[
                     "forms": _forms(planned),
                 }
             )
-            print(f"{name}, {layers[name][1]}: {rows[-1]['ratio']:.3f}")
+            print(f"{name}, {chosen[name][1]}: {rows[-1]['ratio']:.3f}")
     return record(
         "python -m benchmark inference",
         rows,

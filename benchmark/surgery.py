@@ -24,7 +24,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
 from benchmark.tables import markdown, record
-from benchmark.variants import randomise
 from overconv.norms import batch_norms, fold_norms
 from overconv.operators.base import OverConv2d
 from overconv.operators.dyconv import DyConv2d
@@ -37,7 +36,7 @@ WHERE = "all_but_stem"
 REPLACED_BY = partial(MDConv2d, depth=2)
 # Deployed with each of them: a chain with a gate, one that folds, parallel kernels.
 DEPLOYED = {"MDConv2d": REPLACED_BY, "MAConv2d": MAConv2d, "DyConv2d": DyConv2d}
-BATCH = 4
+BATCH, CLASSES = 4, 10
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class Network:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if self.library == "timm":
-                return timm.create_model(self.name, pretrained=False, **self.options)
-            options = {"weights": None, **self.options}
+                return timm.create_model(self.name, num_classes=CLASSES, **self.options)
+            options = {"weights": None, "num_classes": CLASSES, **self.options}
             return torchvision.models.get_model(self.name, **options)
 
 
@@ -78,7 +77,6 @@ NETWORKS = (
         ("DenseNet", "densenet121"),
         ("EfficientNet", "efficientnet_b0"),
         ("EfficientNetV2", "efficientnet_v2_s"),
-        ("FCN", "fcn_resnet50", 64, _NO_BACKBONE),
         ("GoogLeNet", "googlenet", 64, {"init_weights": False}),
         ("Inception", "inception_v3", 107, {"init_weights": False}),
         ("LR-ASPP", "lraspp_mobilenet_v3_large", 64, _NO_BACKBONE),
@@ -92,7 +90,6 @@ NETWORKS = (
         ("ShuffleNetV2", "shufflenet_v2_x0_5"),
         ("SqueezeNet", "squeezenet1_1"),
         ("VGG", "vgg11_bn"),
-        ("Wide ResNet", "wide_resnet50_2"),
     ),
     *_timm(
         ("BAT", "bat_resnext26ts"),
@@ -255,7 +252,7 @@ def _deploying(model: nn.Module, images: Tensor, layer: Any) -> dict[str, Any]:
         model = replace_convs(model, layer, WHERE, preserve=True)
         for module in model.modules():
             if isinstance(module, OverConv2d):
-                randomise(module)
+                disturb(module)
         calibrate(model, images)
     expected = model(images)
     deployed = to_inference(model)
@@ -290,25 +287,35 @@ def leave_the_start(model: nn.Module) -> None:
                 parameter.uniform_(0.5, 1.5)
 
 
+def disturb(layer: OverConv2d) -> None:
+    """Move all parameters and running means of a layer by a share of their size."""
+    for values in (*layer.parameters(), *layer.buffers()):
+        if values.dim() > 0:
+            size = values.square().mean().sqrt()
+            fan_in = values[0].numel() if values.dim() > 1 else 16
+            size = torch.where(size > 0, 0.3 * size, fan_in**-0.5)  # such as of a neutral gate
+            values.add_(size * torch.randn_like(values))
+
+
 def calibrate(model: nn.Module, images: Tensor) -> None:
-    """Set the statistics of all batch norms to those of ``images``, then move them a little.
+    """Give all batch norms the statistics of what they see of ``images``, moved a little.
 
     So outputs neither vanish nor explode, however deep the network. Leaves it in ``eval()``.
     """
-    model.eval()
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    momentums = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.train()
-        norm.momentum = 1.0
+
+    def look(norm: Any, inputs: tuple[Tensor]) -> None:
+        values = inputs[0].transpose(0, 1).flatten(1)
+        variance, mean = torch.var_mean(values, 1, correction=0)
+        # few values may be alike by chance
+        variance = variance + 0.01 * variance.mean() + 1e-12
+        norm.running_mean.copy_(mean + 0.2 * variance.sqrt() * torch.randn_like(mean))
+        norm.running_var.copy_(variance * torch.empty_like(mean).uniform_(0.7, 1.4))
+
+    norms = [module for module in model.eval().modules() if isinstance(module, _BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(look) for norm in norms]
     model(images)
-    for norm, momentum in zip(norms, momentums, strict=True):
-        norm.eval()
-        norm.momentum = momentum
-        assert norm.running_mean is not None and norm.running_var is not None
-        norm.running_var.add_(1e-3)  # of a single value a channel it would be zero
-        norm.running_mean.add_(0.2 * torch.randn_like(norm.running_mean) * norm.running_var.sqrt())
-        norm.running_var.mul_(torch.empty_like(norm.running_var).uniform_(0.7, 1.4))
+    for hook in hooks:
+        hook.remove()
 
 
 def _flat(output: Any) -> Tensor:

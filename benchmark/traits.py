@@ -102,6 +102,8 @@ def normalises_one_value(module: nn.Module) -> bool:
 
 def reads_running_statistics(module: nn.Module) -> bool:
     """Whether running statistics decide the output in ``train()`` too."""
+    if composes_in_training(module):
+        return False
     x = torch.linspace(-1, 1, 2 * 4 * 8 * 8, dtype=dtype_of(module)).view(2, 4, 8, 8).cos()
     outputs = []
     for value in (0.5, 2.0):
@@ -112,32 +114,6 @@ def reads_running_statistics(module: nn.Module) -> bool:
         with torch.no_grad():
             outputs.append(other(x))
     return not torch.equal(*outputs)
-
-
-def convolves_contiguous(module: nn.Module) -> bool:
-    """Whether the last convolution gets its images from circular padding, and a composed kernel.
-
-    Both come with the channels first, whatever the memory format of layer and input.
-    """
-    seen: list[tuple[Tensor, Tensor]] = []
-
-    class Convolutions(TorchDispatchMode):
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            if func is aten.convolution.default:
-                seen.append(args[:2])
-            return func(*args, **(kwargs or {}))
-
-    last = torch.channels_last
-    moved = copy.deepcopy(module).eval().to(memory_format=last)
-    pointers = {p.data_ptr() for p in moved.parameters()}
-    with Convolutions(), torch.no_grad():
-        moved(torch.zeros(2, 4, 8, 8, dtype=dtype_of(module)).to(memory_format=last))
-    x, kernel = seen[-1]
-    circular = any(layer.padding_mode == "circular" for layer in layers_of(module))
-    formats = (t.is_contiguous(memory_format=last) for t in (x, kernel))
-    return circular and kernel.data_ptr() not in pointers and not any(formats)
 
 
 def has_norms_in_a_row(module: nn.Module) -> bool:

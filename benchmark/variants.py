@@ -32,6 +32,7 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
     },
     "depthwise": {"kernel_size": 3, "padding": (1, 2), "dilation": (1, 2)},
     "pointwise": {"kernel_size": 1},
+    "large": {"kernel_size": 5, "padding": 2},
     "oblong": {"kernel_size": (2, 3), "padding": "same", "padding_mode": "replicate"},
 }
 
@@ -44,12 +45,20 @@ EXTRAS: dict[str, tuple[dict[str, Any], ...]] = {
         {"placement": ()},
         {"when": "batch", "form": "compact"},
     ),
-    "MAConv2d": ({"depth": 3, "spatial": "last", "middle": "norm+gate"},),
+    "MAConv2d": (
+        {"depth": 3, "spatial": "last", "middle": "norm+gate"},
+        {"middle": "gate", "squash": "softmax"},
+    ),
     "CondConv2d": ({"num_kernels": 1},),
     "DyNetConv2d": ({"num_kernels": 1}, {"reduction": 4}),
     "ODConv2d": ({"num_kernels": 1}, {"on": "weights", "gate_norm": False}),
     "DCDConv2d": ({"on": "weights", "gate_norm": False}, {"pool": 1}),
     "WeightNetConv2d": ({"gates_per_channel": 4}, {"groups_per_channel": 1}),
+    "DBBConv2d": ({"middle_channels": 6},),
+    "DOConv2d": ({"depth_multiplier": 12},),
+    "ExpandConv2d": ({"expansion": 2},),
+    "MobileOneConv2d": ({"num_kernels": 1},),
+    "OREPAConv2d": ({"expansion": 2},),
 }
 
 
@@ -199,17 +208,20 @@ def _candidates() -> tuple[Variant, ...]:
 def _variants(layer: Layer) -> Iterator[Variant]:
     yield Variant(layer)
     defaults = options(layer)
+    changed: list[dict[str, Any]] = []
     for option, default in defaults.items():
         if isinstance(default, bool):
-            yield Variant(layer, {option: not default})
+            changed.append({option: not default})
         elif isinstance(default, str):
-            for value in allowed(layer, option):
-                if value != default:
-                    yield Variant(layer, {option: value})
-    for more in EXTRAS.get(layer.__name__, ()):
-        yield Variant(layer, more)
+            others = [value for value in allowed(layer, option) if value != default]
+            changed += [{option: value} for value in others]
+    for more in [*changed, *EXTRAS.get(layer.__name__, ())]:
+        variant = Variant(layer, more)
+        yield variant if refusal(variant) is None else Variant(layer, more, "large")
     form = layer.form_option
     for geometry in GEOMETRIES:
+        if geometry == "large":  # for those that want a large kernel
+            continue
         yield Variant(layer, {}, geometry)
         if form is not None and form in defaults:
             for value in allowed(layer, form):

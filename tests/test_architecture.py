@@ -17,8 +17,15 @@ ROOMS = ("overconv", "ablations", "records", "benchmark", "analysis", "reports")
 MAY_IMPORT = {
     "overconv.checks": set(),
     "overconv.functional": {"torch"},
-    "overconv.gates": {"torch", "overconv.checks", "overconv.functional"},
-    "overconv.operators": {"torch", "overconv.checks", "overconv.functional", "overconv.gates"},
+    "overconv.inference_gate": {"torch"},
+    "overconv.gates": {"torch", "overconv.inference_gate"},
+    "overconv.operators": {
+        "torch",
+        "overconv.checks",
+        "overconv.functional",
+        "overconv.gates",
+        "overconv.inference_gate",
+    },
     "overconv.bench": {"torch"},
     "overconv.forms": {"torch", "overconv.bench", "overconv.operators.base"},
     "overconv.tracing": {"torch"},

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from overconv.gates import InferenceGate, PooledGate, Squash, TemperatureSchedule
+from overconv.gates import PooledGate, Squash, TemperatureSchedule
+from overconv.inference_gate import InferenceGate
 
 
 def gate_off_neutral(**options):

@@ -23,9 +23,11 @@ from overconv.functional import (
     scale_input,
     scale_output,
 )
-from overconv.gates import SQUASHES, WHENS, InferenceGate, PooledGate, trained
+from overconv.gates import SQUASHES, WHENS, PooledGate, trained
+from overconv.inference_gate import InferenceGate
 from overconv.operators.base import OverConv2d
-from overconv.operators.factor import factor_matrices
+from overconv.operators.chain_dimension import chain_dimension
+from overconv.operators.factor import factor_kernel
 from overconv.operators.order import IMAGE, Order, Step, expanding, factors, is_gate, steps
 
 PLACES = ("input", "middle", "output")
@@ -336,7 +338,8 @@ class ChainConv2d(OverConv2d):
         if self.depth == 1:
             self.weights[0].copy_(weight)
         else:
-            first, last = self._factor(weight)
+            ends = self.weights[0], self.weights[-1]
+            first, last = factor_kernel(weight, *ends, self.groups, self.spatial)
             self.weights[0].copy_(first)
             self.weights[-1].copy_(last)
             for between in self.weights[1:-1]:
@@ -349,23 +352,6 @@ class ChainConv2d(OverConv2d):
         if self.gate is not None:
             trained(self.gate).reset_parameters()
         self._make_up_for_neutral_gates()
-
-    def _factor(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """First and last layer whose product is ``weight``.
-
-        Middle channels that the product does not need keep their random rows in the first layer
-        and get zeros in the last: they cannot be seen, yet the last layer has a gradient there.
-        """
-        taps, groups = math.prod(self.kernel_size), self.groups
-        wide_in, wide_out = weight.shape[1], weight.shape[0] // groups
-        matrix = weight.view(groups, wide_out, wide_in * taps)
-        if self.spatial == "last":
-            matrix = weight.view(groups, wide_out, wide_in, taps).mT.flatten(1, 2)
-        spare_rows = self.weights[0].view(groups, -1, matrix.shape[2])
-        left, right = factor_matrices(matrix, spare_rows)
-        if self.spatial == "last":
-            left = left.unflatten(1, (wide_out, taps)).mT
-        return right.reshape_as(self.weights[0]), left.reshape_as(self.weights[-1])
 
     def folded(self) -> nn.Conv2d | Self:
         """A copy in ``eval()`` with its norms folded; a convolution if no gate reads the input.
@@ -419,33 +405,17 @@ class ChainConv2d(OverConv2d):
         return True
 
     def kernel_dimension(self) -> int:
-        """See the base. A kernel is a sum over paths through the middle channels.
-
-        Each path is the product of a column of the last layer and a row of the first, and the
-        gates on it decide its share. With one gated middle, paths are pairs (column, row) of one
-        channel; with two or more, any column meets any row. A gated end sets the channels of that
-        end free of one another.
-        """
         if self.gate is None or self.gate.when != "sample":
             return 1
-        taps, groups = math.prod(self.kernel_size), self.groups
-        wide_in, wide_out = self.in_channels // groups, self.out_channels // groups
-        # the end that holds the taps: "first" has them on the side of the input
-        near, far = (wide_in, wide_out) if self.spatial == "first" else (wide_out, wide_in)
-        near_gated, far_gated = "input" in self.placement, "output" in self.placement
-        if self.spatial == "last":
-            near_gated, far_gated = far_gated, near_gated
-        middle = self.middle_channels // groups
-        if "middle" not in self.placement or self.depth == 1:
-            dimension = (near if near_gated else 1) * (far if far_gated else 1)
-        elif self.depth == 2:
-            copies = (near if near_gated else 1) * (far if far_gated else 1)
-            rest = (1 if near_gated else near) * taps * (1 if far_gated else far)
-            dimension = copies * min(middle, rest)
-        else:
-            rows = near * min(middle, taps) if near_gated else min(middle, near * taps)
-            dimension = rows * (far if far_gated else min(middle, far))
-        return groups * dimension
+        return self.groups * chain_dimension(
+            self.in_channels // self.groups,
+            self.middle_channels // self.groups,
+            self.out_channels // self.groups,
+            taps=math.prod(self.kernel_size),
+            depth=self.depth,
+            placement=self.placement,
+            spatial=self.spatial,
+        )
 
     def extra_repr(self) -> str:
         parts = [super().extra_repr(), f"depth={self.depth}"]

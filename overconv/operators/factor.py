@@ -38,3 +38,33 @@ def factor_matrices(matrix: Tensor, spare_rows: Tensor) -> tuple[Tensor, Tensor]
     left = left[:, :, :middle] * (root * used)[:, None, :]
     right = torch.where(used[:, :, None], right[:, :middle] * root[:, :, None], spare_rows)
     return left.to(matrix), right.to(matrix)
+
+
+def factor_kernel(
+    kernel: Tensor, first: Tensor, last: Tensor, groups: int, spatial: str
+) -> tuple[Tensor, Tensor]:
+    """First and last layer of a chain whose product is ``kernel``.
+
+    Middle channels that the product does not need keep the random rows that they have in ``first``,
+    and get zeros in ``last``: they cannot be seen, yet the last layer has a gradient there.
+
+    Args:
+        kernel: (O, I/G, K, L).
+        first, last: The layers as they are, for their shapes and those rows.
+        spatial: Which of them, ``"first"`` or ``"last"``, has the taps.
+
+    Raises:
+        ValueError: The middle is narrower than the rank of the kernel.
+
+    Shape:
+        -> as ``first``, as ``last``
+    """
+    wide_in, wide_out = kernel.shape[1], kernel.shape[0] // groups
+    taps = kernel.shape[2:].numel()
+    matrix = kernel.reshape(groups, wide_out, wide_in * taps)
+    if spatial == "last":
+        matrix = kernel.reshape(groups, wide_out, wide_in, taps).mT.flatten(1, 2)
+    left, right = factor_matrices(matrix, first.reshape(groups, -1, matrix.shape[2]))
+    if spatial == "last":
+        left = left.unflatten(1, (wide_out, taps)).mT
+    return right.reshape_as(first), left.reshape_as(last)

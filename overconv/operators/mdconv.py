@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from overconv.checks import IntPair
-from overconv.gates import InferenceGate
+from overconv.inference_gate import InferenceGate
 from overconv.operators.base import Macs
 from overconv.operators.chain import ChainConv2d
 from overconv.operators.chain_macs import best_orders, compact, order_macs

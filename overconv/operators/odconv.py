@@ -19,7 +19,7 @@ from overconv.functional import (
     scale_output,
     scale_taps,
 )
-from overconv.gates import InferenceGate
+from overconv.inference_gate import InferenceGate
 from overconv.operators.base import Macs, OverConv2d
 from overconv.operators.mixture import PLACES
 from overconv.operators.odgate import ODGate

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overconv.functional import norm_as_affine
-from overconv.gates import InferenceGate, Squash
+from overconv.gates import Squash
+from overconv.inference_gate import InferenceGate
 
 
 class GateNorm2d(nn.BatchNorm2d):

@@ -164,7 +164,7 @@ class OREPAConv2d(BranchedConv2d):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all kernels by He's uniform law, as the authors do, but the inner one: it is zero."""
+        """Draw all kernels by He's uniform law, as the authors do; the inner one is zero."""
         for name, parameter in self.named_parameters(recurse=False):
             if parameter.dim() == 4 and name != "deep_inner":
                 nn.init.kaiming_uniform_(parameter)

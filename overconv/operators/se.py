@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from overconv.checks import IntPair, at_least, one_of
 from overconv.functional import gate_features, scale_output
-from overconv.gates import SQUASHES, InferenceGate, PooledGate, trained
+from overconv.gates import SQUASHES, PooledGate, trained
+from overconv.inference_gate import InferenceGate
 from overconv.operators.base import Macs, OverConv2d
 
 

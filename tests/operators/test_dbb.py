@@ -1,5 +1,6 @@
 """DBBConv2d: the definition, its border, folding, conversion."""
 
+import copy
 from itertools import cycle, product
 
 import pytest
@@ -221,6 +222,19 @@ def test_gradients_equal_finite_differences(groups, mode, oracle):
 
     x = images(4)[:, :, :4, :3].clone().requires_grad_()
     assert torch.autograd.gradcheck(run, (x, *layer.parameters()), fast_mode=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", [1, 4])
+def test_compiled_steps_equal_steps(groups, oracle):
+    """A compiled backward pass must not read the statistics, which have moved by then."""
+    layer = oracle.randomise(DBBConv2d(4, 4, 3, padding=1, groups=groups))
+    compiled = torch.compile(copy.deepcopy(layer), fullgraph=True)
+    for step in range(2):
+        y, ours = oracle.gradients(compiled, compiled, images(4) + step)
+        expected, theirs = oracle.gradients(layer, layer, images(4) + step)
+        ours = {name.removeprefix("_orig_mod."): gradient for name, gradient in ours.items()}
+        oracle.compare("DBBConv2d, compiled step", (y, ours), (expected, theirs), 1e-9)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from overconv.gates import InferenceGate, TemperatureSchedule
+from overconv.gates import TemperatureSchedule
+from overconv.inference_gate import InferenceGate
 from overconv.operators.odconv import ODConv2d
 
 CHANNELS = {

@@ -1,0 +1,94 @@
+"""Gates at inference, where calls count.
+
+Axes: B batch, I input channels, H x W image.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class InferenceGate(nn.Module):
+    """Pooled gates at inference, in as few calls as there are products.
+
+    A layer at inference may take less time than the calls around it in Python, so nothing is
+    called here for what a function does, and the division of pooling is part of the first product.
+
+    Args:
+        layers: Weight (F', F) and bias (F') of the linear layers, one or two, with a ReLU between.
+        blocks: What turns the outputs of the last layer into gates: for each run of heads of one
+            kind (see :class:`Squash`) the kind and their widths; heads under a softmax are
+            normalised each by itself.
+
+    Shape:
+        (B, in_channels, H, W) -> for each head one (B, width)
+    """
+
+    when, per_sample, constant = "sample", True, False
+
+    def __init__(
+        self,
+        layers: Sequence[tuple[Tensor, Tensor]],
+        blocks: Sequence[tuple[str, Sequence[int]]],
+    ) -> None:
+        super().__init__()
+        self.num_layers = len(layers)
+        # a softmax is over one head
+        self.blocks: list[tuple[str, list[int]]] = []
+        for kind, widths in blocks:
+            runs = [[width] for width in widths] if kind == "softmax" else [list(widths)]
+            self.blocks += [(kind, run) for run in runs]
+        self.sizes = [sum(widths) for _, widths in self.blocks]
+        self.widths = [width for _, widths in self.blocks for width in widths]
+        for number, (weight, bias) in enumerate(layers):
+            self.register_parameter(f"matrix{number}", _copied(weight.t()))
+            self.register_parameter(f"bias{number}", _copied(bias))
+        self.train(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        own: Any = self._parameters  # a look-up of the module takes longer than some of the steps
+        matrix, bias = own["matrix0"], own["bias0"]
+        if x.dtype.itemsize < 4 or x.dtype != matrix.dtype or not x.numel():
+            logits = torch.addmm(bias, x.mean((2, 3)), matrix)
+        else:  # narrow types would overflow in a sum
+            share = 1 / (x.shape[2] * x.shape[3])
+            logits = torch.addmm(bias, x.sum((2, 3)), matrix, alpha=share)
+        if self.num_layers > 1:
+            logits = torch.addmm(own["bias1"], logits.relu_(), own["matrix1"])
+        parts = (logits,) if len(self.blocks) == 1 else logits.split(self.sizes, 1)
+        gates: list[Tensor] = []
+        for (kind, widths), part in zip(self.blocks, parts, strict=True):
+            squashed = part.softmax(-1) if kind == "softmax" else part.sigmoid()
+            if kind == "2sigmoid":
+                squashed = squashed * 2
+            gates += (squashed,) if len(widths) == 1 else squashed.split(widths, 1)
+        return tuple(gates)
+
+    def halve(self) -> list[bool]:
+        """Leave out the factor of ``2sigmoid``, for a layer that takes it over.
+
+        Returns:
+            For each head whether it had one.
+        """
+        had = [kind == "2sigmoid" for kind, widths in self.blocks for _ in widths]
+        self.blocks = [("sigmoid" if k == "2sigmoid" else k, widths) for k, widths in self.blocks]
+        return had
+
+    def to_inference(self) -> "InferenceGate":
+        """A copy."""
+        return deepcopy(self)
+
+    def macs(self, image: tuple[int, int]) -> tuple[int, int]:
+        """Multiply-accumulates of the linear layers and of the pooling."""
+        matrices = [value for name, value in self.named_parameters() if "matrix" in name]
+        return sum(m.numel() for m in matrices), matrices[0].shape[0] * image[0] * image[1]
+
+    def extra_repr(self) -> str:
+        return f"blocks={self.blocks}"
+
+
+def _copied(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format))
