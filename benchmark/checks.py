@@ -176,7 +176,14 @@ def bfloat16(subject: Subject) -> None:
 
 
 def float64(subject: Subject) -> None:
+    """In double precision throughout: a difference too small for any other is seen."""
     _in_precision(subject, torch.float64, 0)
+    module, step = subject.build(dtype=torch.float64).eval(), 1e-6
+    x, direction = (subject.images(dtype=torch.float64) for _ in range(2))
+    with torch.no_grad():
+        difference = (module(x + step * direction) - module(x - step * direction)) / (2 * step)
+    _, slope = torch.autograd.functional.jvp(module, x, direction)
+    _close_to(difference, slope, 1e-5)
 
 
 def _in_precision(subject: Subject, dtype: torch.dtype, tolerance: float) -> None:

@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +29,7 @@ from overconv.operators.base import OverConv2d
 from overconv.operators.dyconv import DyConv2d
 from overconv.operators.maconv import MAConv2d
 from overconv.operators.mdconv import MDConv2d
-from overconv.selection import convolutions, refused_convs
+from overconv.selection import Where, convolutions, refused_convs, select_convs
 from overconv.surgery import replace_convs, to_inference
 
 WHERE = "all_but_stem"
@@ -41,13 +41,22 @@ BATCH, CLASSES = 4, 10
 
 @dataclass(frozen=True)
 class Network:
-    """A network of somebody's: its library, family, name, side of the images, and arguments."""
+    """A network of somebody's.
+
+    Attributes:
+        library, family, name: Of ``"torchvision"`` or ``"timm"``.
+        side: Height and width of the images; 64, or what the network asks for.
+        options: Arguments of the network.
+        reads: Part of the names of convolutions whose attributes the network itself reads, so that
+            they have to stay.
+    """
 
     library: str
     family: str
     name: str
     side: int = 64
     options: dict[str, Any] = field(default_factory=dict)
+    reads: str = ""
 
     def build(self) -> nn.Module:
         """The network with random weights, from a seed of its own."""
@@ -69,6 +78,7 @@ def _timm(*rows: tuple[Any, ...]) -> tuple[Network, ...]:
 
 
 _NO_BACKBONE = {"weights_backbone": None}
+_SIXTY_FOUR = {"img_size": 64}
 NETWORKS = (
     *_torchvision(
         ("AlexNet", "alexnet", 96),
@@ -78,7 +88,7 @@ NETWORKS = (
         ("EfficientNet", "efficientnet_b0"),
         ("EfficientNetV2", "efficientnet_v2_s"),
         ("GoogLeNet", "googlenet", 64, {"init_weights": False}),
-        ("Inception", "inception_v3", 107, {"init_weights": False}),
+        ("Inception", "inception_v3", 75, {"init_weights": False}),
         ("LR-ASPP", "lraspp_mobilenet_v3_large", 64, _NO_BACKBONE),
         ("MaxViT", "maxvit_t", 224),
         ("MNASNet", "mnasnet0_5"),
@@ -92,9 +102,8 @@ NETWORKS = (
         ("VGG", "vgg11_bn"),
     ),
     *_timm(
-        ("BAT", "bat_resnext26ts"),
-        ("CoaT", "coat_tiny"),
-        ("CoAtNet", "test_coatnet", 160),
+        ("CoaT", "coat_tiny", 64, _SIXTY_FOUR),
+        ("CoAtNet", "test_coatnet", 64, _SIXTY_FOUR),
         ("ConvMixer", "convmixer_768_32"),
         ("ConvNeXt", "test_convnext"),
         ("CPUBone", "cpubone_nano"),
@@ -103,27 +112,27 @@ NETWORKS = (
         ("DLA", "dla46x_c"),
         ("DPN", "dpn48b"),
         ("ECA-NFNet", "eca_nfnet_l0"),
-        ("EdgeNeXt", "edgenext_xx_small"),
+        ("EdgeNeXt", "edgenext_xx_small", 64, {}, "token_projection"),
         ("EfficientFormer", "efficientformer_l1", 224),
-        ("EfficientFormerV2", "efficientformerv2_s0", 224),
+        ("EfficientFormerV2", "efficientformerv2_s0", 64, _SIXTY_FOUR),
         ("EfficientNet, TensorFlow's", "tf_efficientnet_b0"),
-        ("EfficientViM", "efficientvim_m1", 224),
+        ("EfficientViM", "efficientvim_m1"),
         ("EfficientViT, MIT's", "efficientvit_b0"),
-        ("EfficientViT, MSRA's", "efficientvit_m0", 224),
+        ("EfficientViT, MSRA's", "efficientvit_m0"),
         ("FasterNet", "fasternet_t0"),
         ("FastViT", "fastvit_t8"),
-        ("GCViT", "gcvit_xxtiny", 224),
+        ("GCViT", "gcvit_xxtiny", 64, _SIXTY_FOUR),
         ("GhostNet", "ghostnet_050"),
-        ("HaloNet", "halonet_h1", 64),
+        ("GENet", "gernet_s"),
         ("HardCoRe-NAS", "hardcorenas_b"),
         ("HGNet", "hgnetv2_b0"),
         ("HRNet", "hrnet_w18_small"),
-        ("iFormer", "iformer_t", 224),
+        ("iFormer", "iformer_t"),
         ("InceptionNeXt", "inception_next_atto"),
         ("LCNet", "lcnetv2_small"),
-        ("LeViT", "levit_128s", 224),
+        ("LeViT", "levit_128s", 64, _SIXTY_FOUR),
         ("LowFormer", "lowformer_b0"),
-        ("MambaOut", "test_mambaout", 160),
+        ("MambaOut", "test_mambaout"),
         ("MixNet", "mixnet_s"),
         ("MobileNetV3, TensorFlow's", "tf_mobilenetv3_small_075"),
         ("MobileNetV4", "mobilenetv4_conv_small_035"),
@@ -133,6 +142,7 @@ NETWORKS = (
         ("PoolFormer", "poolformerv2_s12"),
         ("PVTv2", "pvt_v2_b0"),
         ("RegNet", "regnetx_002"),
+        ("RegNetZ", "regnetz_005"),
         ("RepGhostNet", "repghostnet_050"),
         ("RepVGG", "repvgg_a0"),
         ("RepViT", "repvit_m1"),
@@ -147,13 +157,13 @@ NETWORKS = (
         ("SHViT", "shvit_s1"),
         ("SKNet", "skresnet18"),
         ("StarNet", "starnet_s050"),
-        ("SwiftFormer", "swiftformer_xs", 224),
-        ("TinyViT", "tiny_vit_5m_224", 224),
+        ("SwiftFormer", "swiftformer_xs"),
+        ("TinyViT", "tiny_vit_5m_224"),
         ("TResNet", "tresnet_m"),
-        ("Visformer", "visformer_tiny", 224),
+        ("Visformer", "visformer_tiny", 64, _SIXTY_FOUR),
         ("VoVNet", "ese_vovnet19b_slim_dw"),
         ("Xception", "xception41p"),
-        ("XCiT", "xcit_nano_12_p8_224"),
+        ("XCiT", "xcit_nano_12_p8_224", 64, {}, "token_projection"),
     ),
 )
 
@@ -205,71 +215,79 @@ def measure_network(network: Network) -> dict[str, Any]:
     leave_the_start(model)
     calibrate(model, images)
     refused = refused_convs(model, WHERE)
+    read = {name for name in convolutions(model) if network.reads and network.reads in name}
+    refused |= dict.fromkeys(read, "whose attributes the network reads")
     row = {
         "network": network.name,
         "library": network.library,
         "family": network.family,
         "side": network.side,
         "convolutions": len(convolutions(model)),
-        "refused": dict(Counter(reason.partition(",")[0] for reason in refused.values())),
         "replaced": 0,
+        "refused": dict(Counter(reason.partition(",")[0] for reason in refused.values())),
         "norms": len(batch_norms(model)),
+        "scale": scale_of(model(images)),
     }
-    row["scale"] = scale_of(model(images))
-    if len(refused) < len(convolutions(model)) - 1:
-        row |= _replacing(model, images)
-        row["deployed"] = {name: _deploying(model, images, DEPLOYED[name]) for name in DEPLOYED}
-        row |= {key: row["deployed"]["MDConv2d"].pop(key) for key in ("left",)}
-    else:  # nothing can be replaced; the network is deployed as it is
-        row["deployed"] = {"none": _deploying(model, images, None)}
-        row["left"] = row["deployed"]["none"].pop("left")
-    for deployed in row["deployed"].values():
-        deployed.pop("left", None)
+    where = WHERE if not read else partial(_among, set(select_convs(model, WHERE)) - read)
+    if len(refused) == len(convolutions(model)) - 1:  # the network is deployed as it is
+        row |= _deploying(model, images, {"as it is": None}, where)
+    else:
+        row |= _replacing(model, images, where) | _deploying(model, images, DEPLOYED, where)
     torch.set_num_threads(threads)
     return row
 
 
-def _replacing(model: nn.Module, images: Tensor) -> dict[str, Any]:
+def _among(names: Collection[str], name: str, conv: nn.Conv2d) -> bool:
+    return name in names
+
+
+def _replacing(model: nn.Module, images: Tensor, where: Where) -> dict[str, Any]:
     """How far the outputs move when convolutions are replaced by layers that preserve them."""
     expected = model(images)
     torch.manual_seed(2)
-    replaced = replace_convs(model, REPLACED_BY, WHERE, preserve=True)
-    found = {"float64": error_of(replaced(images), expected)}
+    replaced = replace_convs(model, REPLACED_BY, where, preserve=True)
+    errors = {"float64": error_of(replaced(images), expected)}
     count = sum(isinstance(module, OverConv2d) for module in replaced.modules())
     del replaced
     single = deepcopy(model).float()
     plain = single(images.float())
-    replaced = replace_convs(single, REPLACED_BY, WHERE, preserve=True)
-    found["float32"] = error_of(replaced(images.float()), plain)
-    found["rounding"] = error_of(plain, expected)
-    return {"replaced": count, "replacing": found}
+    replaced = replace_convs(single, REPLACED_BY, where, preserve=True)
+    errors["float32"] = error_of(replaced(images.float()), plain)
+    errors["rounding"] = error_of(plain, expected)
+    return {"replaced": count, "moved": errors}
 
 
-def _deploying(model: nn.Module, images: Tensor, layer: Any) -> dict[str, Any]:
-    """How far the outputs move when a network with layers off their start is deployed."""
-    torch.manual_seed(3)
-    if layer is not None:
-        model = replace_convs(model, layer, WHERE, preserve=True)
-        for module in model.modules():
-            if isinstance(module, OverConv2d):
-                disturb(module)
-        calibrate(model, images)
-    expected = model(images)
-    deployed = to_inference(model)
-    num_left = len(batch_norms(deployed))
-    left = fold_norms(deployed)[1]
-    assert len(left) == num_left, "deploying again folds more"
-    return {
-        "float64": error_of(deployed(images), expected),
-        "scale": scale_of(expected),
-        "folded": len(batch_norms(model)) - num_left,
-        "left": dict(Counter(map(_without_names, left.values()))),
-    }
+def _deploying(
+    model: nn.Module, images: Tensor, layers: Mapping[str, Any], where: Where
+) -> dict[str, Any]:
+    """How far the outputs move when the network is deployed, with each of ``layers`` in it.
+
+    The layers are off their start, and no gate is neutral.
+    """
+    errors, scales, folded, left = {}, {}, set(), {}
+    for name, layer in layers.items():
+        torch.manual_seed(3)
+        network = model
+        if layer is not None:
+            network = replace_convs(model, layer, where, preserve=True)
+            for module in network.modules():
+                if isinstance(module, OverConv2d):
+                    disturb(module)
+            calibrate(network, images)
+        expected = network(images)
+        deployed = to_inference(network)
+        errors[name], scales[name] = error_of(deployed(images), expected), scale_of(expected)
+        left = fold_norms(deployed)[1]
+        assert list(left) == list(batch_norms(deployed)), "deploying again would fold more"
+        folded.add(len(batch_norms(network)) - len(left))
+    (num_folded,) = folded  # whatever the layer
+    reasons = dict(Counter(map(_without_names, left.values())))
+    return {"deployed": errors, "scales": scales, "folded": num_folded, "left": reasons}
 
 
 def _without_names(reason: str) -> str:
-    parts = reason.split("'")
-    return "..".join(parts[::2])
+    """A reason with ``..`` for all that is quoted in it."""
+    return "..".join(reason.split("'")[::2])
 
 
 # Networks in which nothing is neutral.
@@ -306,8 +324,9 @@ def calibrate(model: nn.Module, images: Tensor) -> None:
     def look(norm: Any, inputs: tuple[Tensor]) -> None:
         values = inputs[0].transpose(0, 1).flatten(1)
         variance, mean = torch.var_mean(values, 1, correction=0)
-        # few values may be alike by chance
-        variance = variance + 0.01 * variance.mean() + 1e-12
+        # Few values may be alike by chance, and a small spread around a large mean amplifies all
+        # errors.
+        variance = variance + 0.01 * variance.mean() + 1e-4 * mean.square() + 1e-12
         norm.running_mean.copy_(mean + 0.2 * variance.sqrt() * torch.randn_like(mean))
         norm.running_var.copy_(variance * torch.empty_like(mean).uniform_(0.7, 1.4))
 
@@ -340,9 +359,8 @@ COLUMNS = (
     "family",
     "convolutions",
     "replaced",
-    "refused",
-    "norms folded",
-    "norms left",
+    "norms",
+    "folded",
     "moved, float32",
     "rounding, float32",
     "moved, float64",
@@ -353,34 +371,47 @@ COLUMNS = (
 def text(found: dict[str, Any]) -> str:
     """The table in words, from the record alone."""
     rows = found["rows"]
-    tables = [
-        f"{library}\n\n"
-        + markdown(COLUMNS, [_cells(row) for row in rows if row["library"] == library])
-        for library in dict.fromkeys(row["library"] for row in rows)
+    parts = [
+        f"Networks of torchvision {found['torchvision']} and timm {found['timm']}, all of their"
+        f" convolutions but the first one replaced, {found['batch']} random images. An error is the"
+        " largest difference of any output, relative to the root mean square by which outputs of"
+        " different images lie apart.\n\n"
+        f"*Moved*: by the replacement alone, of a convolution by `{found['layers']['MDConv2d']}`"
+        " that preserves its function. *Rounding*: what the plain network itself loses in float32."
+        " *Deployed*: by `to_inference`, in float64, of the network with layers off their start.\n"
     ]
-    return "\n".join([*tables])
+    for library in dict.fromkeys(row["library"] for row in rows):
+        of_library = [row for row in rows if row["library"] == library]
+        families = len({row["family"] for row in of_library})
+        parts.append(f"{library}: {families} families.\n")
+        parts.append(markdown(COLUMNS, [_cells(row) for row in of_library]))
+    for title, key in (("Convolutions that stay", "refused"), ("Batch norms that stay", "left")):
+        parts.append(f"{title}, beside the first one.\n" if key == "refused" else f"{title}.\n")
+        parts.append(markdown(("why", "number", "networks"), _reasons(rows, key)))
+    return "\n".join(parts)
 
 
-def _cells(row: dict[str, Any]) -> Sequence[str]:
-    moved = row.get("replacing", {})
-    deployed = row["deployed"]
-    (folded,) = {value["folded"] for value in deployed.values()}
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    moved, deployed = row.get("moved", {}), row["deployed"]
     return (
         f"`{row['network']}`",
         row["family"],
-        str(row["convolutions"]),
-        str(row["replaced"]),
-        _listed(row["refused"]),
-        str(folded),
-        _listed(row["left"]),
+        *(str(row[key]) for key in ("convolutions", "replaced", "norms", "folded")),
         *(_short(moved.get(key)) for key in ("float32", "rounding", "float64")),
-        *(_short(deployed.get(name, {}).get("float64")) for name in DEPLOYED),
+        *(_short(deployed.get(name, deployed.get("as it is"))) for name in DEPLOYED),
     )
 
 
-def _listed(counts: dict[str, int]) -> str:
-    return "; ".join(f"{count} {reason}" for reason, count in counts.items()) or "0"
+def _reasons(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[str, str, str]]:
+    """Each reason with how often it holds, and for which networks."""
+    numbers: Counter[str] = Counter()
+    networks: dict[str, list[str]] = {}
+    for row in rows:
+        numbers.update(row[key])
+        for reason in row[key]:
+            networks.setdefault(reason, []).append(f"`{row['network']}`")
+    return [(why, str(number), ", ".join(networks[why])) for why, number in numbers.most_common()]
 
 
 def _short(error: float | None) -> str:
-    return "-" if error is None else f"{error:.0e}"
+    return "-" if error is None else "0" if error == 0 else f"{error:.0e}"

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import overconv.operators
 from overconv.operators.base import OverConv2d
 
 Layer = type[OverConv2d]
@@ -38,27 +37,39 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
 
 # Beside the variants that follow from the constructors.
 EXTRAS: dict[str, tuple[dict[str, Any], ...]] = {
+    "ACConv2d": ({"gamma": 0.5},),
+    "CondConv2d": ({"num_kernels": 1}, {"num_kernels": 3}),
+    "DBBConv2d": ({"middle_channels": 6},),
+    "DCDConv2d": (
+        {"on": "weights", "gate_norm": False},
+        {"pool": 1, "latent_channels": 6, "reduction": 2},
+    ),
+    "DOConv2d": ({"depth_multiplier": 12},),
+    "DyConv2d": ({"num_kernels": 3, "reduction": 1, "temperature": 3.0},),
+    "DyNetConv2d": ({"num_kernels": 1}, {"reduction": 1}),
+    "ExpandConv2d": ({"expansion": 2},),
+    "MAConv2d": (
+        {"depth": 3, "spatial": "last", "middle": "norm+gate", "middle_channels": 8},
+        {"middle": "gate", "squash": "softmax", "reduction": 1, "temperature": 3.0},
+    ),
     "MDConv2d": (
         {"depth": 3, "form": "compact", "placement": ("input", "middle", "output")},
-        {"depth": 3, "form": "(A3 D2) ((A2 D1) (A1 x))"},
+        {"depth": 3, "form": "(A3 D2) ((A2 D1) (A1 x))", "middle_channels": 8},
         {"placement": ("input", "output"), "middle_norm": True, "spatial": "last"},
-        {"placement": ()},
+        {"placement": (), "reduction": 1, "temperature": 3.0},
         {"when": "batch", "form": "compact"},
     ),
-    "MAConv2d": (
-        {"depth": 3, "spatial": "last", "middle": "norm+gate"},
-        {"middle": "gate", "squash": "softmax"},
-    ),
-    "CondConv2d": ({"num_kernels": 1},),
-    "DyNetConv2d": ({"num_kernels": 1}, {"reduction": 4}),
-    "ODConv2d": ({"num_kernels": 1}, {"on": "weights", "gate_norm": False}),
-    "DCDConv2d": ({"on": "weights", "gate_norm": False}, {"pool": 1}),
-    "WeightNetConv2d": ({"gates_per_channel": 4}, {"groups_per_channel": 1}),
-    "DBBConv2d": ({"middle_channels": 6},),
-    "DOConv2d": ({"depth_multiplier": 12},),
-    "ExpandConv2d": ({"expansion": 2},),
     "MobileOneConv2d": ({"num_kernels": 1},),
+    "ODConv2d": (
+        {"num_kernels": 1, "min_hidden": 4, "reduction": 1, "temperature": 3.0},
+        {"on": "weights", "gate_norm": False},
+    ),
     "OREPAConv2d": ({"expansion": 2},),
+    "SEConv2d": ({"reduction": 1},),
+    "WeightNetConv2d": (
+        {"gates_per_channel": 4},
+        {"groups_per_channel": 1, "reduction": 1},
+    ),
 }
 
 
@@ -132,10 +143,10 @@ def randomise(module: nn.Module) -> Any:
 @cache
 def classes() -> tuple[Layer, ...]:
     """All that derives from :class:`OverConv2d` in the package ``overconv.operators``."""
-    package = overconv.operators
+    package = OverConv2d.__module__.rpartition(".")[0]
     modules = [
         import_module(info.name)
-        for info in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
+        for info in pkgutil.walk_packages(import_module(package).__path__, package + ".")
     ]
     found = [
         value

@@ -255,7 +255,8 @@ def to_inference(model: nn.Module) -> nn.Module:
         fold = getattr(module, "to_inference", None)
         if callable(fold) and module not in inside:
             substitutes[id(module)] = folded = fold()
-            if count_hooks(*module.modules()) > count_hooks(*folded.modules()):
+            kept = count_hooks(*folded.modules()) if type(folded) is type(module) else 0
+            if count_hooks(*module.modules()) > kept:
                 raise ValueError(
                     f"{name!r} has hooks, on itself or inside, which its form for inference would"
                     " not have: remove them"

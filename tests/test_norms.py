@@ -204,6 +204,11 @@ def _weight_read_sideways(net, x):
     )
 
 
+def _shape_read(net, x):
+    weight = next(net.first.parameters())
+    return _in_a_row(net, x.to(weight.device, weight.dtype) * weight.shape[0] / weight.size(0))
+
+
 def _mean_read(net, x):
     return net.norm2(net.second(net.norm1(net.first(x)))) + net.norm1.running_mean[:, None, None]
 
@@ -267,6 +272,7 @@ READ = "is not only called, its values are read as well"
 JOINS = [
     (_in_a_row, {}),
     (_by_keyword, {}),
+    (_shape_read, {}),
     (_asking_for_lists, {}),
     (_skipping, {"norm1": OTHERS}),
     (_skipping_late, {"norm1": OTHERS}),
@@ -313,6 +319,7 @@ def test_norms_fold_where_nobody_else_looks(join, expected, conv, x):
     assert list(batch_norms(model)) == BOTH
     for y in (x, -x):
         compare(model, folded, y)
+        assert not any(module.training for module in folded.modules())
         if join is _kept:
             compare(lambda _: model.kept, lambda _: folded.kept, y)
 

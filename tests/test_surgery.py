@@ -1,24 +1,22 @@
 """Surgery on networks of any origin, with layers of the library and of strangers."""
 
 import logging
-import re
 from copy import deepcopy
 from functools import partial
 
 import pytest
-import timm
 import torch
 import torchvision
 from timm.layers import CondConv2d as TimmCondConv2d
 from torch import nn
-from torch.nn.utils import parametrizations
 
-from overconv.operators.base import OverConv2d
+from overconv.norms import batch_norms
 from overconv.operators.condconv import CondConv2d
 from overconv.operators.dyconv import DyConv2d
 from overconv.operators.maconv import MAConv2d
 from overconv.operators.mdconv import MDConv2d
-from overconv.surgery import convert, rebuild_convs, replace_convs, select_convs, to_inference
+from overconv.selection import select_convs
+from overconv.surgery import convert, rebuild_convs, replace_convs, to_inference
 
 LAYERS = [MDConv2d, MAConv2d, CondConv2d, DyConv2d]
 
@@ -68,108 +66,6 @@ def perturbed(model: nn.Module) -> nn.Module:
 @pytest.fixture
 def x() -> torch.Tensor:
     return torch.randn(2, 3, 9, 8, dtype=torch.float64)
-
-
-# Selecting.
-
-
-@pytest.mark.parametrize(
-    ("where", "names"),
-    [
-        ("all", ["stem", "body.wide", "point", "depth"]),
-        ("all_but_stem", ["body.wide", "point", "depth"]),
-        ("spatial", ["stem", "body.wide", "depth"]),
-        ("pointwise", ["point"]),
-        ("depthwise", ["depth"]),
-        (lambda name, conv: "o" in name and conv.bias is not None, ["body.wide", "point"]),
-    ],
-)
-def test_where_selects(where, names):
-    model = Net()
-    selected = select_convs(model, where)
-    assert list(selected) == names
-    for name, conv in selected.items():
-        assert conv is model.get_submodule(name)
-
-
-def test_where_counts_on_torchvisions_mobilenet():
-    """By table 2 of the paper: 17 blocks, the first of them without an expansion."""
-    with torch.device("meta"):
-        model = torchvision.models.mobilenet_v2()
-    counts = {"all": 52, "all_but_stem": 51, "spatial": 18, "pointwise": 34, "depthwise": 17}
-    for where, number in counts.items():
-        assert len(select_convs(model, where)) == number, where
-
-
-def test_a_single_channel_is_not_depthwise():
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=2))
-    with pytest.raises(ValueError, match="'depthwise' selects none of the 2 plain convolutions"):
-        select_convs(model, "depthwise")
-
-
-def test_a_grouped_one_by_one_is_not_pointwise():
-    model = nn.Sequential(nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 4, 1))
-    assert list(select_convs(model, "pointwise")) == ["1"]
-
-
-def test_names_pass_over_subclasses_and_the_stem_may_be_one():
-    """timm's network has a stem of its own class, which pads by the image's size."""
-    with torch.device("meta"):
-        model = timm.create_model("tf_mobilenetv3_small_075")
-    stem = model.conv_stem
-    assert type(stem) is not nn.Conv2d
-    assert isinstance(stem, nn.Conv2d)
-    plain = [n for n, m in model.named_modules() if type(m) is nn.Conv2d]
-    assert list(select_convs(model, "all_but_stem")) == plain
-    assert list(select_convs(model, "all")) == plain
-
-
-def test_a_predicate_that_selects_a_subclass_is_told():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), parametrizations.weight_norm(nn.Conv2d(4, 4, 3)))
-    with pytest.raises(ValueError, match="where selects '1', a ParametrizedConv2d"):
-        replace_convs(model, MDConv2d, lambda name, conv: True)
-    replaced = replace_convs(model, MDConv2d, "all")
-    assert [type(module).__name__ for module in replaced] == ["MDConv2d", "ParametrizedConv2d"]
-
-
-@pytest.mark.parametrize("where", ["stem", "", "3x3", None, 3, ["all"]])
-def test_an_unknown_where_is_told_what_there_is(where):
-    with pytest.raises(
-        ValueError, match=f"'all_but_stem', .* predicate, got {re.escape(repr(where))}"
-    ):
-        replace_convs(Net(), MDConv2d, where)
-
-
-@pytest.mark.parametrize(
-    ("model", "where", "message"),
-    [
-        (nn.Linear(2, 2), "all", "selects none of the 0 plain convolutions of Linear"),
-        (nn.Conv2d(3, 4, 3), "all_but_stem", "selects none of the 1 plain"),
-        (Net(), lambda name, conv: False, "selects none of the 4 plain convolutions of Net"),
-    ],
-)
-def test_no_match_is_an_error(model, where, message):
-    with pytest.raises(ValueError, match=message):
-        replace_convs(model, MDConv2d, where)
-
-
-def test_surgery_does_not_look_into_layers():
-    class Branched(OverConv2d):
-        def __init__(self, *args, **kwargs):
-            super().__init__(4, 4, 3)
-            self.branch = nn.Conv2d(4, 4, 3)
-
-    model = nn.Sequential(Branched(), nn.Conv2d(4, 4, 3))
-    assert list(select_convs(model, "all")) == ["1"]
-    assert list(select_convs(model, "all_but_stem")) == ["1"], "the layer is the stem"
-
-
-def test_a_second_surgery_goes_on_where_the_first_ended(x):
-    first = replace_convs(Net(), MDConv2d, "pointwise")
-    second = replace_convs(first, DyConv2d, "all_but_stem")
-    kinds = [type(m) for m in (second.stem, second.body["wide"], second.point, second.depth)]
-    assert kinds == [nn.Conv2d, DyConv2d, MDConv2d, DyConv2d]
-    assert second.double()(x).shape == (2, 8, 9, 8)
 
 
 # Converting.
@@ -235,12 +131,52 @@ def test_what_cannot_be_converted_is_told(layer, arguments, preserve, message):
         replace_convs(nn.Sequential(conv), layer, "all", preserve)
 
 
+def _trains(module):
+    return {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+
+
+@pytest.mark.parametrize("preserve", [False, True])
+@pytest.mark.parametrize("layer", [*LAYERS, nn.Conv2d])
+def test_what_does_not_train_stays_so(layer, preserve):
+    conv = nn.Conv2d(4, 4, 3).requires_grad_(False)
+    assert not any(_trains(convert(layer, conv, preserve=preserve)).values())
+    conv.bias.requires_grad_(True)
+    trains = _trains(convert(layer, conv, preserve=preserve))
+    assert [name for name in trains if trains[name]] == ["bias"]
+    conv.weight.requires_grad_(True)
+    assert all(_trains(convert(layer, conv, preserve=preserve)).values())
+    conv.bias.requires_grad_(False)
+    trains = _trains(convert(layer, conv, preserve=preserve))
+    assert [name for name in trains if not trains[name]] == ["bias"]
+    assert not conv.bias.requires_grad
+    frozen = replace_convs(nn.Sequential(nn.Conv2d(4, 4, 1), conv), layer, preserve=preserve)
+    assert [name for name, grad in _trains(frozen).items() if not grad] == ["1.bias"]
+
+
+@pytest.mark.parametrize("trains", ["weight", "bias"])
+def test_a_bias_that_cannot_be_found_is_told(trains):
+    conv = nn.Conv2d(3, 4, 3).requires_grad_(False)
+    getattr(conv, trains).requires_grad_(True)
+    with pytest.raises(ValueError, match=f"Tripled has no parameter 'bias', .* only the {trains}"):
+        convert(Tripled, conv, preserve=False)
+    conv.requires_grad_(False)
+    assert not any(_trains(convert(Tripled, conv, preserve=False)).values())
+
+
 def test_only_a_plain_convolution_is_converted():
     with pytest.raises(ValueError, match="exactly a torch.nn.Conv2d, got ConvTranspose2d"):
         convert(MDConv2d, nn.ConvTranspose2d(3, 4, 3), preserve=False)
 
 
 # Replacing.
+
+
+def test_a_second_surgery_goes_on_where_the_first_ended(x):
+    first = replace_convs(Net(), MDConv2d, "pointwise")
+    second = replace_convs(first, DyConv2d, "all_but_stem")
+    kinds = [type(m) for m in (second.stem, second.body["wide"], second.point, second.depth)]
+    assert kinds == [nn.Conv2d, DyConv2d, MDConv2d, DyConv2d]
+    assert second.double()(x).shape == (2, 8, 9, 8)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -256,7 +192,8 @@ def test_preserving_surgery_moves_no_output(layer, where, x):
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("build", ["mobilenet_v2", "resnet18"])
 def test_torchvisions_networks(layer, build):
-    model = getattr(torchvision.models, build)(num_classes=7).eval()
+    options = {"width_mult": 0.25} if build == "mobilenet_v2" else {}
+    model = getattr(torchvision.models, build)(num_classes=7, **options).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)
@@ -312,6 +249,48 @@ def test_each_submodules_mode_is_kept():
     assert replaced.training
     assert not replaced.point.training
     assert replaced.stem.training
+
+
+class Tied(nn.Module):
+    """A parameter with two owners."""
+
+    def __init__(self, other, name="weight"):
+        super().__init__()
+        self.stem, self.conv, self.other = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3), other
+        setattr(other, name, getattr(self.conv, name))
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        (nn.Conv2d(4, 4, 3), "weight"),
+        (nn.Conv2d(4, 4, 3, groups=1), "bias"),
+        (nn.ConvTranspose2d(4, 4, 3), "weight"),
+    ],
+)
+def test_tied_convolutions_are_not_untied_in_silence(other, name):
+    model = Tied(other, name)
+    message = f"'conv.{name}' and 'other.{name}' are one parameter, .* of 'conv' would not share"
+    with pytest.raises(ValueError, match=message):
+        replace_convs(model, MDConv2d)
+    with pytest.raises(ValueError, match=message):
+        rebuild_convs(model, "spatial", lambda name, conv: nn.Identity())
+    replace_convs(model, MDConv2d, lambda name, conv: name == "stem")
+    other.__dict__.pop(name, None)
+    setattr(other, name, nn.Parameter(getattr(model.conv, name).detach().clone()))
+    replaced = replace_convs(model, MDConv2d)
+    assert isinstance(replaced.conv, MDConv2d)
+
+
+def test_a_parameter_under_two_names_of_one_convolution_is_told():
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
+    model[2].weight = model[1].weight
+    model.also = model[1]  # a module with two names is shared, not tied
+    with pytest.raises(ValueError, match="'1.weight' and '2.weight' are one parameter"):
+        replace_convs(model, MDConv2d)
+    model[2].weight = nn.Parameter(model[2].weight.detach().clone())
+    replaced = replace_convs(model, MDConv2d)
+    assert replaced.also is replaced[1]
 
 
 @pytest.mark.parametrize("hook", ["register_forward_hook", "register_forward_pre_hook"])
@@ -375,90 +354,91 @@ def test_a_plain_network_is_copied(x):
     torch.testing.assert_close(deployed(x), model.eval()(x), rtol=0, atol=0)
 
 
-class Normed(nn.Module):
-    """Two convolutions with batch norms, joined in a way that the tests vary."""
+def test_which_norms_stay_is_logged(caplog):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.ReLU())
+    model.extend([nn.BatchNorm2d(4), MDConv2d(4, 4, 3), nn.BatchNorm2d(4)])
+    with caplog.at_level(logging.INFO, logger="overconv"):
+        deployed = to_inference(model)
+    stays = "it sees the output of {!r}, of class {}, which is no plain convolution"
+    assert caplog.messages == [
+        "folded 2 of 4 batch norms",
+        f"2 batch norms stay: 2 ({stays.format('1', 'BatchNorm2d')});"
+        f" 4 ({stays.format('3', 'ReLU')})",
+    ]
+    assert list(batch_norms(deployed)) == ["2", "4"]
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="overconv"):
+        to_inference(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    assert not caplog.messages
 
-    def __init__(self, join, **options):
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_norms_fold_into_layers_of_all_kinds(layer):
+    plain = torchvision.models.mobilenet_v2(num_classes=5, width_mult=0.25)
+    model = perturbed(replace_convs(plain, layer, "all"))
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    deployed = to_inference(model)
+    assert len(batch_norms(model)) == 52
+    assert not batch_norms(deployed)
+    torch.testing.assert_close(deployed(images), model.eval()(images), rtol=1e-9, atol=1e-9)
+
+
+def test_a_deployed_network_shares_nothing_with_the_trained_one(x):
+    model = perturbed(nn.Sequential(DyConv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)))
+    before, deployed = model.eval()(x), to_inference(model)
+    for value in (*deployed.parameters(), *deployed.buffers()):
+        value.data.zero_()
+    torch.testing.assert_close(model(x), before, rtol=0, atol=0)
+
+
+class Kept(nn.Module):
+    """A stranger's layer whose form for inference is no new module, against its word."""
+
+    def __init__(self):
         super().__init__()
-        self.first, self.second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1, bias=False)
-        self.norm1, self.norm2 = nn.BatchNorm2d(3, **options), nn.BatchNorm2d(3, **options)
-        self.join = join
+        self.conv = nn.Conv2d(3, 4, 3)
 
     def forward(self, x):
-        return self.join(self, x)
+        return self.conv(x)
+
+    def to_inference(self):
+        return self.conv
 
 
-def _norms(model: nn.Module) -> list[str]:
-    return [name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
-
-
-def _in_a_row(net, x):
-    return net.norm2(net.second(net.norm1(net.first(x)).relu()))
-
-
-def _skipping(net, x):
-    y = net.first(x)
-    return net.norm2(net.second(net.norm1(y) + y))  # another one sees what norm1 sees
-
-
-def _first_twice(net, x):
-    return net.norm2(net.second(net.first(net.norm1(net.first(x)))))
-
-
-def _norm_twice(net, x):
-    return net.norm1(net.second(net.norm1(net.first(x))))
-
-
-def _weight_read(net, x):
-    return net.norm2(net.second(net.norm1(net.first(x)))) * net.first.weight.sum()
-
-
-def _norm_first(net, x):
-    return net.first(net.norm1(x))
-
-
-def _branching(net, x):
-    return _in_a_row(net, x) if x.sum() > 0 else net.norm2(net.first(x))
-
-
-@pytest.mark.parametrize(
-    ("join", "options", "left"),
-    [
-        (_in_a_row, {}, []),
-        (_in_a_row, {"affine": False}, []),
-        (_in_a_row, {"eps": 0.3}, []),
-        (_in_a_row, {"track_running_stats": False}, ["norm1", "norm2"]),
-        (_skipping, {}, ["norm1"]),
-        (_first_twice, {}, ["norm1"]),
-        (_norm_twice, {}, ["norm1", "norm2"]),
-        (_weight_read, {}, ["norm1"]),
-        (_norm_first, {}, ["norm1", "norm2"]),
-        (_branching, {}, ["norm1", "norm2"]),
-    ],
-)
-def test_batch_norms_fold_where_nobody_else_looks(join, options, left, x):
-    model = perturbed(Normed(join, **options))
+def test_a_form_for_inference_that_is_not_new_is_copied(x):
+    model = perturbed(nn.Sequential(Kept(), nn.BatchNorm2d(4)))
+    before = deepcopy(model.state_dict())
     deployed = to_inference(model)
-    assert _norms(deployed) == left
-    assert len(_norms(model)) == 2
-    assert not any(module.training for module in deployed.modules())
-    for y in (x, -x):
-        torch.testing.assert_close(deployed(y), model.eval()(y), rtol=0, atol=1e-10)
+    assert model[0].conv.training
+    assert deployed[0] is not model[0].conv
+    torch.testing.assert_close(deployed(x), model.eval()(x), rtol=1e-9, atol=1e-9)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_batch_norm_with_a_hook_stays(x):
-    model, seen = perturbed(Normed(_in_a_row)), []
-    model.norm1.register_forward_hook(lambda *args: seen.append(args))
+@pytest.mark.parametrize("layer", [MAConv2d, Tripled])
+@pytest.mark.parametrize("hook", ["register_forward_hook", "register_full_backward_pre_hook"])
+def test_hooks_on_what_folds_are_not_lost_in_silence(layer, hook):
+    model = nn.Sequential(nn.Sequential(layer(3, 4, 3)), nn.ReLU())
+    for module in list(model[0].modules())[1:]:
+        handle = getattr(module, hook)(lambda *arguments: None)
+        with pytest.raises(ValueError, match=r"'0\.0' has hooks, on itself or inside, which its"):
+            to_inference(model)
+        handle.remove()
+    to_inference(model)
+
+
+def test_hooks_on_what_is_copied_are_kept(x):
+    seen = []
+    model = perturbed(nn.Sequential(DyConv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
+    model[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
     deployed = to_inference(model)
-    assert _norms(deployed) == ["norm1"]
-    deployed(x)
-    assert seen
-
-
-def test_that_nothing_could_be_traced_is_logged(caplog):
-    with caplog.at_level(logging.INFO, logger="overconv"):
-        to_inference(Normed(_branching))
-    assert "batch norms stay, since torch.fx cannot trace the network" in caplog.text
+    assert len(batch_norms(deployed)) == 1, "what the hook sees must not change"
+    torch.testing.assert_close(deployed(x), model.eval()(x), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(*seen, rtol=1e-9, atol=1e-9)
+    inner = nn.Sequential(DyConv2d(3, 4, 3))
+    inner[0].gate.register_forward_hook(lambda *arguments: None)
+    with pytest.raises(ValueError, match="'0' has hooks, on itself or inside"):
+        to_inference(inner)
 
 
 def test_asymmetric_layers_leave_nothing_behind():
@@ -475,27 +455,3 @@ def test_inference_of_inference_is_itself(x):
     model = perturbed(replace_convs(Net(), MDConv2d, "all"))
     once = to_inference(model)
     torch.testing.assert_close(to_inference(once)(x), once(x), rtol=0, atol=1e-10)
-
-
-class Aliased(nn.Module):
-    """A convolution and a norm, called by their second names."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
-        self.body = nn.ModuleList([self.conv, self.norm])
-
-    def forward(self, x):
-        return self.body[1](self.conv(x))
-
-
-def test_a_norm_with_two_names_folds_under_both():
-    torch.manual_seed(3)
-    network = Aliased().double()
-    nn.init.normal_(network.norm.weight)
-    nn.init.normal_(network.norm.bias)
-    network(torch.randn(8, 3, 6, 6, dtype=torch.float64))
-    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
-    deployed = to_inference(network)
-    torch.testing.assert_close(deployed(x), network.eval()(x), rtol=0, atol=1e-10)
-    assert sum(p.numel() for p in deployed.parameters()) == 4 * 27 + 4

@@ -3,7 +3,7 @@
 from typing import Any
 
 from overconv.checks import IntPair, positive
-from overconv.operators.branches import NormedBranchesConv2d
+from overconv.operators.normed import NormedBranchesConv2d
 
 
 class ACConv2d(NormedBranchesConv2d):
@@ -24,12 +24,11 @@ class ACConv2d(NormedBranchesConv2d):
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
         padding_mode, device, dtype: As in :class:`torch.nn.Conv2d`. The bias is added to the sum;
             each norm has one of its own.
-        gamma: What the norms' scales start at. The authors use 1 on ImageNet and 1/3 on CIFAR, so
-            that the sum starts at the scale of a single branch.
+        gamma: What the norms' scales start at: with the authors 1 on ImageNet, 1/3 on CIFAR.
 
     Attributes:
         branches: ``"square"``, ``"row"`` and ``"column"``; see
-            :class:`overconv.operators.branches.Branch`.
+            :class:`overconv.operators.normed.Branch`.
 
     Shape:
         (B, in_channels, H, W) -> (B, out_channels, H', W') as in :class:`torch.nn.Conv2d`

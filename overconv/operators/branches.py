@@ -1,11 +1,10 @@
-"""Convolution by parallel branches that fold into one kernel: the ground of ACB, RepVGG, DBB.
+"""Where the small kernels of parallel branches lie among the taps of a large one.
 
 Axes: B batch, I input and O output channels, K x L kernel, k x l a branch's smaller one, H x W
 image, G groups.
 """
 
 import math
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overconv.checks import IntPair
-from overconv.functional import fold_norm_after, identity_kernel
-from overconv.operators.base import FoldingConv2d, Macs
+from overconv.operators.base import FoldingConv2d
 
 
 class BranchedConv2d(FoldingConv2d):
@@ -65,128 +63,23 @@ class BranchedConv2d(FoldingConv2d):
         )
         return F.pad(weight, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
 
-
-class Branch(nn.Module):
-    """A kernel without a bias, and the batch norm behind it; who owns it knows the geometry.
-
-    Attributes:
-        weight: (O, I/G, k, l).
-        norm: Of the O output channels.
-    """
-
-    def __init__(self, shape: tuple[int, ...], *, device: Any = None, dtype: Any = None) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.norm = nn.BatchNorm2d(shape[0], device=device, dtype=dtype)
-
-    def fold(self) -> tuple[Tensor, Tensor]:
-        """Kernel and bias with the norm folded in; see :func:`fold_norm_after` for errors."""
-        return fold_norm_after(self.weight, None, self.norm)
-
-    def extra_repr(self) -> str:
-        return f"weight={tuple(self.weight.shape)}"
-
-
-class NormedBranchesConv2d(BranchedConv2d):
-    r"""Sum of convolutions with a batch norm each, and perhaps of the normalised input.
-
-    .. math:: y = \sum_b norm_b(W_b * x) \; [+ \; norm_I(x)] + b
-
-    A derived layer says which branches there are, by :meth:`add_branches`. With further terms it
-    extends :meth:`terms`, :meth:`folded_terms` and :meth:`macs`.
-
-    Attributes:
-        branches: By name; each with a kernel (O, I/G, k, l) of its own size.
-        identity: The norm of the branch that passes the input on, as a 1 x 1 identity kernel would;
-            None without that branch.
-        gamma: What the scales of all norms start at.
-    """
-
-    branches: Any  # a ModuleDict of Branch
-    identity: nn.BatchNorm2d | None
-    gamma = 1.0
-
-    def add_branches(self, sizes: Mapping[str, tuple[int, int]], *, identity: bool) -> None:
-        """Create the branches; ``identity`` asks for that branch where it is possible.
-
-        It needs as many output as input channels, and stride 1.
-        """
-        shape = (self.out_channels, self.in_channels // self.groups)
-        self.branches = nn.ModuleDict(
-            {name: Branch((*shape, *size), **self._factory) for name, size in sizes.items()}
-        )
-        self.identity = None
-        if identity and self.in_channels == self.out_channels and self.stride == (1, 1):
-            self.identity = nn.BatchNorm2d(self.out_channels, **self._factory)
-
-    def reset_parameters(self) -> None:
-        """Draw each kernel as a :class:`torch.nn.Conv2d` does; norms start with scale ``gamma``."""
-        for module in self.modules():
-            if isinstance(module, Branch):
-                nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-        self._reset_norms()
-        self.reset_bias()
-
-    def _reset_norms(self) -> list[nn.BatchNorm2d]:
-        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
-        for norm in norms:
-            norm.reset_parameters()
-            nn.init.constant_(norm.weight, self.gamma)
-        return norms
-
-    def start_from(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Branches as large as the kernel share what the others leave of it.
-
-        If they are several, they start as equal shares plus random differences, as large as the
-        shares, that cancel: equal branches would get equal gradients for ever. The norms are those
-        of a fresh layer, with running statistics that make ``eval()`` scale by ``gamma`` alone.
-        """
-        for norm in self._reset_norms():
-            norm.get_buffer("running_var").fill_(1 - norm.eps)
-        sharing = [b.weight for b in self.branches.values() if b.weight.shape == weight.shape]
-        for kernel in sharing:
-            kernel.zero_()
-        training = self.training
-        rest = (weight - self.eval().fold()[0]) / self.gamma
-        self.train(training)
-        share = rest / len(sharing)
-        noise = torch.zeros_like(share).expand(len(sharing), *share.shape)
-        if len(sharing) > 1:
-            size = share.square().mean().sqrt()
-            size = torch.where(size > 0, size, (3 * share[0].numel()) ** -0.5)  # a fresh layer's
-            noise = size * torch.randn_like(noise)
-            noise = noise - noise.mean(0)
-        for kernel, difference in zip(sharing, noise, strict=True):
-            kernel.copy_(share + difference)
-        if self.bias is not None and bias is not None:
-            self.bias.copy_(bias)
-
-    # Evaluation.
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.check_input(x)
-        y = None
-        for term in self.terms(x, self.pad(x)):
-            y = term if y is None else y + term.to(y.dtype)
-        assert y is not None, "a layer has branches"
-        return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
-
-    def terms(self, x: Tensor, padded: Tensor) -> Iterator[Tensor]:
-        """What each branch gives, (B, O, H', W').
+    def convolve(self, x: Tensor, padded: Tensor, weight: Tensor) -> Tensor:
+        """The branch of kernel ``weight`` (O, I/G, k, l), with the geometry of the layer.
 
         Args:
-            padded: ``x`` after :meth:`pad`, done once for all.
+            x: The image.
+            padded: The same after :meth:`pad`, which is done once for all branches.
         """
-        for branch in self.branches.values():
-            yield branch.norm(self.convolve(x, padded, branch.weight))
-        if self.identity is not None:
-            seen, (high, wide) = self.seen_by((1, 1), x, padded)
-            yield self.identity(_moved(seen, (high, high), (wide, wide)))
-
-    def convolve(self, x: Tensor, padded: Tensor, weight: Tensor) -> Tensor:
-        """The branch of kernel ``weight`` (O, I/G, k, l), with the geometry of the layer."""
+        if is_factor(weight):
+            return scale_channels(self.passed(x, padded), weight)
         seen, padding = self.seen_by((weight.shape[2], weight.shape[3]), x, padded)
         return F.conv2d(seen, weight, None, self.stride, padding, self.dilation, self.groups)
+
+    def passed(self, x: Tensor, padded: Tensor) -> Tensor:
+        """The image as a 1 x 1 identity kernel would pass it on; ``x`` itself where that is all."""
+        seen, (high, wide) = self.seen_by((1, 1), x, padded)
+        seen, (down, right) = _moved(seen, (high, high), (wide, wide)), self.stride
+        return seen if down == right == 1 else seen[:, :, ::down, ::right]
 
     def seen_by(
         self, size: tuple[int, int], x: Tensor, padded: Tensor
@@ -215,29 +108,26 @@ class NormedBranchesConv2d(BranchedConv2d):
         step, spare = self.dilation[axis], self.kernel_size[axis] - part
         return before - step * (spare // 2), after - step * (spare - spare // 2)
 
-    # Conversion.
 
-    def fold(self) -> tuple[Tensor, Tensor]:
-        kernels, biases = zip(*self.folded_terms(), strict=True)
-        first, *others = map(self.placed, kernels)
-        kernel, bias = sum(others, start=first), sum(biases[1:], start=biases[0])
-        return kernel, bias if self.bias is None else bias + self.bias
+def is_factor(weight: Tensor) -> bool:
+    """Whether a kernel (M, 1, 1, 1) is no more than a factor a channel."""
+    return weight.shape[1:] == (1, 1, 1)
 
-    def folded_terms(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Kernel (O, I/G, k, l) and bias (O) of each of :meth:`terms` in ``eval()``."""
-        for branch in self.branches.values():
-            yield branch.fold()
-        if self.identity is not None:
-            like = self.identity.weight
-            kernel = identity_kernel(self.in_channels, 1, self.groups, like.dtype, like.device)
-            yield fold_norm_after(kernel, None, self.identity)
 
-    def macs(self, image: tuple[int, int]) -> Macs:
-        """All branches are run, in ``train()`` and in ``eval()``; adding them is elementwise."""
-        pixels = math.prod(self.output_size(image))
-        weights = [branch.weight.numel() for branch in self.branches.values()]
-        additions = len(weights) - (self.identity is None)
-        return Macs(convolution=sum(weights) * pixels, other=additions * self.out_channels * pixels)
+def scale_channels(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolution by the factors ``weight``, each input channel by as many as come to it.
+
+    Torch's convolution does that too, on a CPU in several times as long.
+
+    Shape:
+        x (B, I, H, W), weight (M, 1, 1, 1) -> (B, M, H, W), in the memory format of ``x``
+    """
+    if weight.shape[0] == x.shape[1]:
+        return x * weight[:, 0]
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        last = x.movedim(1, 3).unsqueeze(4) * weight.reshape(x.shape[1], -1)
+        return last.flatten(3).movedim(3, 1)
+    return (x.unsqueeze(2) * weight.reshape(x.shape[1], -1, 1, 1)).flatten(1, 2)
 
 
 def _moved(x: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:

@@ -16,7 +16,8 @@ from overconv.functional import (
     pointwise_before,
 )
 from overconv.operators.base import Macs
-from overconv.operators.branches import Branch, NormedBranchesConv2d
+from overconv.operators.branches import is_factor, scale_channels
+from overconv.operators.normed import Branch, NormedBranchesConv2d, work
 
 
 class DBBConv2d(NormedBranchesConv2d):
@@ -50,7 +51,7 @@ class DBBConv2d(NormedBranchesConv2d):
             many as the input has, and twice as many in a depthwise layer.
 
     Attributes:
-        branches: ``"square"`` and ``"point"``; see :class:`overconv.operators.branches.Branch`.
+        branches: ``"square"`` and ``"point"``; see :class:`overconv.operators.normed.Branch`.
         inner, outer: The two layers of the third branch.
         mixed: The first layer of the fourth branch; None in a depthwise layer.
         averaged: The norm behind the average.
@@ -153,14 +154,30 @@ class DBBConv2d(NormedBranchesConv2d):
         yield from super().terms(x, padded)
         outer, mixed = self.outer, self.mixed
         seen, zero = self._inside(x, self._inner_weight(), self.inner.norm)
-        constant = None if zero is None else constant_through(zero, outer.weight, self.groups)
-        yield outer.norm(self._convolve(seen, outer.weight, constant, self.groups))
+        yield outer.norm(self._outer(seen, zero))
         seen, zero = padded, None
         if mixed is not None:
             seen, zero = self._inside(x, mixed.weight, mixed.norm)
         # as a depthwise convolution, which takes half the time of torch's pooling and has dilation
         average = seen.new_full((self.out_channels, 1, *self.kernel_size), 1 / self._taps)
         yield self.averaged(self._convolve(seen, average, zero, self.out_channels))
+
+    def _outer(self, x: Tensor, zero: Tensor | None) -> Tensor:
+        """The square layer of the third branch; with one output a group, by depthwise kernels.
+
+        The channels of each are then added, which takes a third of the time.
+        """
+        weight: Tensor = self.outer.weight
+        groups, inputs = self.groups, weight.shape[1]
+        apart = groups == self.out_channels and inputs > 1
+        if apart:
+            weight, groups = weight.flatten(0, 1).unsqueeze(1), groups * inputs
+        constant = None if zero is None else constant_through(zero, weight, groups)
+        y = self._convolve(x, weight, constant, groups)
+        if not apart:
+            return y
+        first, *others = y.unflatten(1, (-1, inputs)).unbind(2)
+        return sum(others, start=first)
 
     @property
     def _border_is_constant(self) -> bool:
@@ -178,11 +195,15 @@ class DBBConv2d(NormedBranchesConv2d):
         To pad by a constant is to pad the image minus the constant by zero, and to add the constant
         everywhere, of which the next layer makes another constant.
         """
-        x = norm(F.conv2d(x, weight, None, 1, 0, 1, self.groups))
+        if is_factor(weight):
+            x = norm(scale_channels(x, weight))
+        else:
+            x = norm(F.conv2d(x, weight, None, 1, 0, 1, self.groups))
         if not self._border_is_constant:
             return self.pad(x), None
         zero = image_of_zero(norm).to(x.dtype)
-        return self.pad(x - zero[:, None, None]), zero
+        # plus the negative: a difference would negate the gradient of the whole image
+        return self.pad(x + (-zero)[:, None, None]), zero
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
         return F.conv2d(x, weight, bias, self.stride, self.conv_padding, self.dilation, groups)
@@ -202,15 +223,16 @@ class DBBConv2d(NormedBranchesConv2d):
         yield (kernel / self._taps).expand(-1, -1, *self.kernel_size), bias
 
     def macs(self, image: tuple[int, int]) -> Macs:
-        pixels = math.prod(self.output_size(image))
-        everywhere = [self.inner.weight] + ([] if self.mixed is None else [self.mixed.weight])
-        convolution = sum(weight.numel() for weight in everywhere) * math.prod(image)
-        convolution += (self.outer.weight.numel() + self.out_channels * self._taps) * pixels
-        additions = 2 * self.out_channels * pixels
+        pixels, everywhere = math.prod(self.output_size(image)), math.prod(image)
+        inner, outer, mixed = self.inner.weight, self.outer.weight, self.mixed
+        total = super().macs(image) + work(inner, everywhere) + work(outer, pixels)
+        if mixed is not None:
+            total += work(mixed.weight, everywhere)
         # what the border's constant becomes behind the outer kernel, whose taps are added up
-        shared = self.outer.weight[:, :, 0, 0].numel() if self._border_is_constant else 0
-        own = Macs(convolution=convolution, other=additions, shared=shared)
-        return super().macs(image) + own
+        shared = outer[:, :, 0, 0].numel() if self._border_is_constant else 0
+        additions = 2 * self.out_channels * pixels
+        average = self.out_channels * self._taps * pixels
+        return total + Macs(convolution=average, other=additions, shared=shared)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, middle_channels={self.middle_channels}"

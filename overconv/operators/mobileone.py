@@ -3,7 +3,7 @@
 from typing import Any
 
 from overconv.checks import IntPair, at_least
-from overconv.operators.branches import NormedBranchesConv2d
+from overconv.operators.normed import NormedBranchesConv2d
 
 
 class MobileOneConv2d(NormedBranchesConv2d):
@@ -28,7 +28,7 @@ class MobileOneConv2d(NormedBranchesConv2d):
 
     Attributes:
         branches: ``"kernel0"``, ``"kernel1"``, ... and ``"point"``; see
-            :class:`overconv.operators.branches.Branch`.
+            :class:`overconv.operators.normed.Branch`.
         identity: The batch norm of the identity, or None.
 
     Shape:
@@ -89,9 +89,9 @@ class MobileOneConv2d(NormedBranchesConv2d):
             dtype,
         )
         self.num_kernels = at_least("num_kernels", num_kernels, 1)
-        # One after the other: all in one convolution with num_kernels times the channels takes as
-        # long for a dense kernel in torch's format, and up to eight times as long for a depthwise
-        # one in channels_last.
+        # Run one after the other. As one convolution of num_kernels times the channels, a training
+        # step on a CPU takes as long for dense kernels, and two to eight times as long for
+        # depthwise ones or in channels_last.
         sizes = {f"kernel{number}": self.kernel_size for number in range(self.num_kernels)}
         if self.kernel_size != (1, 1):
             sizes["point"] = (1, 1)

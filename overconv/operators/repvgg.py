@@ -3,7 +3,7 @@
 from typing import Any
 
 from overconv.checks import IntPair
-from overconv.operators.branches import NormedBranchesConv2d
+from overconv.operators.normed import NormedBranchesConv2d
 
 
 class RepVGGConv2d(NormedBranchesConv2d):
@@ -27,7 +27,7 @@ class RepVGGConv2d(NormedBranchesConv2d):
 
     Attributes:
         branches: ``"square"`` and ``"point"``; see
-            :class:`overconv.operators.branches.Branch`.
+            :class:`overconv.operators.normed.Branch`.
         identity: The batch norm of the identity, or None.
 
     Shape:

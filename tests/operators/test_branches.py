@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from overconv.operators.acb import ACConv2d
-from overconv.operators.branches import BranchedConv2d, NormedBranchesConv2d
+from overconv.operators.branches import BranchedConv2d, scale_channels
 from overconv.operators.dbb import DBBConv2d
 from overconv.operators.mobileone import MobileOneConv2d
 from overconv.operators.repvgg import RepVGGConv2d
@@ -32,7 +32,7 @@ every_layer = pytest.mark.parametrize("layer_class", LAYERS)
 def bare(kernel, stride=1, padding=0, dilation=1, groups=1, mode="zeros"):
     """The geometry, without branches."""
     arguments = (4, 6, kernel, stride, padding, dilation, groups, False, mode, None, torch.float64)
-    return NormedBranchesConv2d(*arguments)
+    return BranchedConv2d(*arguments)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -83,17 +83,34 @@ def test_a_branch_copies_no_image(size, padding, mode):
     assert left_to_torch == (0, 0) if mixed else max(left_to_torch) <= padding
 
 
-def test_a_bare_base_has_a_bias_as_a_convolution():
-    def drawn(made):
-        torch.manual_seed(3)
-        made.bias.data.zero_()
-        return made
-
-    layer = drawn(BranchedConv2d(4, 6, 3, 1, 0, 1, 2, True, "zeros", None, None))
+def test_the_bias_is_drawn_as_that_of_a_convolution():
+    layer = BranchedConv2d(4, 6, 3, 1, 0, 1, 2, True, "zeros", None, None)
+    conv = nn.Conv2d(4, 6, 3, groups=2)
+    torch.manual_seed(3)
     layer.reset_bias()
-    bound = (2 * 9) ** -0.5
-    assert layer.bias.abs().max() <= bound
-    assert layer.bias.unique().numel() == 6
+    torch.manual_seed(3)
+    bound = conv.weight[0].numel() ** -0.5
+    torch.testing.assert_close(layer.bias, nn.init.uniform_(conv.bias, -bound, bound))
+
+
+@pytest.mark.parametrize("stride", [1, 2, (1, 3)])
+@pytest.mark.parametrize("padding", [0, 1, (2, 0), "same"])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_image_is_passed_on_as_by_an_identity_kernel(mode, padding, stride, oracle):
+    if padding == "same" and stride != 1:
+        return
+    for kernel, dilation in product([3, 2, (1, 4)], [1, 2]):
+        layer, x = (
+            bare(kernel, stride, padding, dilation, 1, mode),
+            torch.randn(2, 4, 9, 8).double(),
+        )
+        rows, columns = layer.kernel_size
+        passing = torch.zeros(4, 4, rows, columns, dtype=torch.float64)
+        for channel in range(4):
+            passing[channel, channel, (rows - 1) // 2, (columns - 1) // 2] = 1
+        image = oracle.padded(x, oracle.amounts(layer), mode)
+        expected = oracle.convolved(image, passing, layer.stride, layer.dilation)
+        oracle.compare("the image passed on", layer.passed(x, layer.pad(x)), expected)
 
 
 @every_layer
@@ -148,9 +165,24 @@ def test_conversion_fits_a_layer_that_has_been_trained(layer_class, oracle):
     oracle.compare("start_from a trained layer", layer.eval()(x), conv(x))
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 5, 3), (2, 4, 1, 1), (2, 1, 5, 3), (0, 4, 5, 3)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("copies", [1, 3])
+def test_factors_are_a_convolution(copies, layout, shape, oracle):
+    x = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=layout)
+    weight = torch.randn(copies * shape[1], 1, 1, 1, dtype=torch.float64)
+    y = scale_channels(x, weight)
+    assert y.is_contiguous(memory_format=layout) or 1 in shape or 0 in shape  # or both are one
+    if y.numel():
+        oracle.compare("factors", y, oracle.convolved(x, weight, groups=shape[1]))
+
+
 @every_layer
-def test_channels_last_stays(layer_class, oracle):
-    layer = oracle.randomise(layer_class(4, 6, 3, padding=1, groups=2))
+@pytest.mark.parametrize("channels", [(4, 6, 2), (4, 4, 4)], ids=["grouped", "depthwise"])
+def test_channels_last_stays(layer_class, channels, oracle):
+    in_channels, out_channels, groups = channels
+    layer = layer_class(in_channels, out_channels, 3, padding=1, groups=groups)
+    oracle.randomise(layer)
     freeze_statistics(layer)
     x = torch.randn(2, 4, 6, 5, dtype=torch.float64)
     expected = layer(x)

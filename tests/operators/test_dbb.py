@@ -163,7 +163,12 @@ def test_macs_equal_a_count_of_a_run(mode, channels, train):
     macs = layer.macs(x.shape[2:])
     assert counter.get_total_flops() == 2 * (len(x) * macs.convolution + macs.shared)
     assert macs.shared == (layer.outer.weight.numel() / 15 if mode == "zeros" else 0)
-    assert macs.other == y[0].numel() * (2 if channels == "depthwise" else 3)
+    # additions, and factors where a pointwise kernel has one input: inner and outer ones
+    additions = 2 if channels == "depthwise" else 3
+    inside = {"depthwise": 2 * in_channels, "multiplied": in_channels + out_channels}
+    outside = {"multiplied": out_channels}
+    factors = inside.get(channels, 0) * 90 + outside.get(channels, 0) * y[0, 0].numel()
+    assert macs.other == y[0].numel() * additions + factors
     assert macs.total == macs.convolution + macs.other + macs.shared
 
 

@@ -12,6 +12,7 @@ from overconv.operators.doconv import DOConv2d
 MODES = ("zeros", "reflect", "replicate", "circular")
 CHANNELS = {
     "ungrouped": (3, 4, 1),
+    "square": (4, 4, 1),
     "grouped": (4, 6, 2),
     "depthwise": (4, 4, 4),
     "multiplied": (3, 6, 3),

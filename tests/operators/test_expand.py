@@ -14,6 +14,7 @@ from overconv.operators.stack import stack_of
 MODES = ("zeros", "reflect", "replicate", "circular")
 CHANNELS = {
     "ungrouped": (3, 4, 1),
+    "square": (4, 4, 1),
     "narrowing": (5, 2, 1),
     "grouped": (4, 6, 2),
     "depthwise": (4, 4, 4),

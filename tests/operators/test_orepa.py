@@ -13,6 +13,7 @@ from overconv.operators.orepa import OREPAConv2d, frequency_prior
 MODES = ("zeros", "reflect", "replicate", "circular")
 CHANNELS = {
     "ungrouped": (3, 4, 1),
+    "square": (4, 4, 1),
     "grouped": (4, 6, 2),
     "depthwise": (4, 4, 4),
     "many groups": (10, 5, 5),
