@@ -111,8 +111,8 @@ class Variant:
             return randomise(build(**arguments, device=device, dtype=dtype))
 
     def images(self, batch: int = 3, size: tuple[int, int] = (6, 5), **more: Any) -> Tensor:
-        """Images for a layer of four input channels."""
-        return torch.randn(batch, 4, *size, **more)
+        """Images for a layer of four input channels, each channel with a mean of its own."""
+        return torch.randn(batch, 4, *size, **more) + torch.randn(batch, 4, 1, 1, **more)
 
 
 @torch.no_grad()

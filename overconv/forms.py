@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from overconv.bench.timing import interleaved
-from overconv.operators.base import Macs, OverConv2d
+from overconv.operators.base import OverConv2d
 
 logger = logging.getLogger("overconv")
 
@@ -106,6 +106,10 @@ class Plan:
         try:
             stored = json.loads(Path(path).read_text(encoding="utf-8"))
             choices = tuple(Choice(**choice) for choice in stored.pop("choices"))
+            for choice in choices:
+                named = (choice.layer, choice.option, choice.form)
+                if not all(isinstance(name, str) for name in named):
+                    raise TypeError(f"a layer, an option and a form are names, got {named}")
             shape = tuple(stored.pop("input_shape"))
             return cls(choices=choices, input_shape=shape, **stored)
         except (json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
@@ -148,7 +152,7 @@ def make_plan(model: nn.Module, example_input: Tensor, objective: str = "macs") 
             shapes, dtype, memory format, device and threads.
 
     Raises:
-        ValueError: ``objective`` is unknown.
+        ValueError: ``objective`` is unknown, or ``example_input`` is empty.
 
     Example:
         >>> from overconv.operators.mdconv import MDConv2d
@@ -160,63 +164,87 @@ def make_plan(model: nn.Module, example_input: Tensor, objective: str = "macs") 
         raise ValueError(
             f"objective must be one of {', '.join(map(repr, OBJECTIVES))}, got {objective!r}"
         )
-    found = _visit(model, example_input, measuring=objective == "latency")
-    choices = tuple(
-        Choice(name, option, _best(macs, seconds), macs, seconds)
-        for name, (option, macs, seconds) in found.items()
-        if len(macs) > 1
-    )
+    if example_input.numel() == 0:
+        raise ValueError(f"example_input must hold images, got {tuple(example_input.shape)}")
+    work = _work(model, example_input)
+    seconds: dict[str, dict[str, float]] = {}
+    if objective == "latency":
+        seconds = _times(model, example_input, work)
+    choices = []
+    for name, macs in work.items():
+        option = getattr(model.get_submodule(name), "form_option", None)
+        assert option is not None, "a layer with several forms has an option for them"
+        spent = seconds.get(name, {})
+        choices.append(Choice(name, option, _best(macs, spent), macs, spent))
     where = f"{example_input.device}, {example_input.dtype}, {torch.get_num_threads()} threads"
-    plan = Plan(objective, tuple(example_input.shape), where, choices)
+    plan = Plan(objective, tuple(example_input.shape), where, tuple(choices))
     logger.info("%s", plan)
     return plan
 
 
+def _work(model: nn.Module, example_input: Tensor) -> dict[str, dict[str, float]]:
+    """Multiply-accumulates an image of each form of each layer with a choice, over all its calls.
+
+    A layer that sees images of several sizes may have other forms on each: those of all count.
+    """
+    calls: dict[str, list[dict[str, float]]] = {}
+
+    def look(name: str, layer: OverConv2d, x: Tensor) -> None:
+        batch = max(1, x.shape[0])
+        forms = layer.forms((x.shape[2], x.shape[3]), batch)
+        calls.setdefault(name, []).append({f: m.per_image(batch) for f, m in forms.items()})
+
+    _visit(model, example_input, look)
+    work = {}
+    for name, costs in calls.items():
+        common = [form for form in costs[0] if all(form in cost for cost in costs)]
+        if len(common) > 1:
+            work[name] = {form: sum(cost[form] for cost in costs) for form in common}
+    return work
+
+
+def _times(
+    model: nn.Module, example_input: Tensor, work: dict[str, dict[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Seconds of each form that is worth timing, over all calls, each on the values it sees."""
+    worth = {
+        name: [form for form in macs if macs[form] <= _HOPELESS * min(macs.values())]
+        for name, macs in work.items()
+    }
+    seconds: dict[str, dict[str, float]] = {}
+
+    def look(name: str, layer: OverConv2d, x: Tensor) -> None:
+        if name not in worth or x.shape[0] == 0:
+            return
+        key = _key(layer, x, worth[name])
+        if key not in _measured:
+            _measured[key] = _measure(layer, x, worth[name])
+        total = seconds.setdefault(name, dict.fromkeys(worth[name], 0.0))
+        for form in worth[name]:
+            total[form] += _measured[key][form]
+
+    _visit(model, example_input, look)
+    return seconds
+
+
 @torch.no_grad()
 def _visit(
-    model: nn.Module, example_input: Tensor, *, measuring: bool
-) -> dict[str, tuple[str, dict[str, float], dict[str, float]]]:
-    """For each layer with a choice its option, and work and time of each form over all its calls.
-
-    Each layer is looked at while the network runs, on the values that reach it there.
-    """
-    found: dict[str, tuple[str, dict[str, float], dict[str, float]]] = {}
+    model: nn.Module, example_input: Tensor, look: Callable[[str, OverConv2d, Tensor], None]
+) -> None:
+    """Run the network, and have ``look`` see each layer with a choice when its input is there."""
     running = deepcopy(model)  # a run in training moves running statistics
+
+    def seen(name: str, layer: OverConv2d) -> Callable[..., None]:
+        return lambda module, args, kwargs: look(name, layer, args[0] if args else kwargs["x"])
+
     for name, module in running.named_modules():
-        if not isinstance(module, OverConv2d) or module.form_option is None:
-            continue
-        layer = model.get_submodule(name)
-        assert isinstance(layer, OverConv2d)
-        found[name] = (module.form_option, {}, {})
-
-        def look(
-            module: nn.Module, arguments: Any, name: str = name, layer: OverConv2d = layer
-        ) -> None:
-            (x,) = arguments
-            _, work, seconds = found[name]
-            here = {
-                form: _per_image(macs, x.shape[0])
-                for form, macs in layer.forms((x.shape[2], x.shape[3])).items()
-            }
-            _add(work, here)
-            if measuring and len(here) > 1:
-                _add(seconds, _times(layer, x, here))
-
-        module.register_forward_pre_hook(look)
-    running(example_input)
-    return found
-
-
-def _add(total: dict[str, float], more: dict[str, float]) -> None:
-    """Add up by form. A layer that is called again on another size may have other forms there."""
-    kept = more.keys() if not total else total.keys() & more.keys()
-    total.update({form: total.get(form, 0.0) + more[form] for form in kept})
-    for form in total.keys() - kept:
-        del total[form]
-
-
-def _per_image(macs: Macs, batch: int) -> float:
-    return macs.total - macs.shared + macs.shared / batch
+        if isinstance(module, OverConv2d) and module.form_option is not None:
+            layer = model.get_submodule(name)
+            assert isinstance(layer, OverConv2d)
+            module.register_forward_pre_hook(seen(name, layer), with_kwargs=True)
+    cuda = [example_input.device] if example_input.device.type == "cuda" else []
+    with torch.random.fork_rng(cuda):  # dropout in training draws
+        running(example_input)
 
 
 def _best(macs: dict[str, float], seconds: dict[str, float]) -> str:
@@ -226,30 +254,22 @@ def _best(macs: dict[str, float], seconds: dict[str, float]) -> str:
     return min((f for f in seconds if seconds[f] <= limit), key=lambda form: macs[form])
 
 
-def _times(layer: OverConv2d, x: Tensor, macs: dict[str, float]) -> dict[str, float]:
-    """Least time of a call in each form that is worth timing."""
-    key = _key(layer, x)
-    if key not in _measured:
-        limit = _HOPELESS * min(macs.values())
-        _measured[key] = _measure(layer, x, [form for form in macs if macs[form] <= limit])
-    return _measured[key]
-
-
-def _key(layer: OverConv2d, x: Tensor) -> tuple[Any, ...]:
+def _key(layer: OverConv2d, x: Tensor, forms: list[str]) -> tuple[Any, ...]:
     """All that the time of a layer depends on, but for the state of the machine."""
-    geometry = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
-    shapes = tuple((name, tuple(p.shape)) for name, p in layer.named_parameters())
+    option = str(layer.form_option)
+    described = repr(layer).replace(f"{option}={getattr(layer, option)!r}", option)
+    device = x.device.type
     return (
-        type(layer),
+        described,  # the layer, its options and those of its gate
         layer.training,
-        geometry,
-        layer.padding_mode,
-        shapes,
-        tuple(layer.forms((x.shape[2], x.shape[3]))),
-        tuple(x.shape),
+        tuple((n, p.shape, p.stride(), p.requires_grad) for n, p in layer.named_parameters()),
+        tuple((n, b.shape) for n, b in layer.named_buffers()),
+        tuple(forms),
+        x.shape,
         x.stride(),
         x.dtype,
         str(x.device),
+        torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
         torch.get_num_threads(),
     )
 
@@ -260,6 +280,9 @@ def _measure(layer: OverConv2d, x: Tensor, forms: list[str]) -> dict[str, float]
     calls = {}
     for form in forms:
         copy = deepcopy(layer)  # of its own, since a run in training moves running statistics
+        for module in copy.modules():  # what a user hangs on the network is not timed
+            module._forward_hooks.clear()
+            module._forward_pre_hooks.clear()
         setattr(copy, layer.form_option, form)
         calls[form] = _training_call(copy, x) if layer.training else _inference_call(copy, x)
     heat = interleaved(calls, rounds=8, warmup=2, device=x.device)
@@ -283,11 +306,12 @@ def _inference_call(layer: OverConv2d, x: Tensor) -> Callable[[], object]:
 
 
 def _training_call(layer: OverConv2d, x: Tensor) -> Callable[[], object]:
-    image = x.detach().clone().requires_grad_()
+    with torch.inference_mode(False):
+        image = x.detach().clone().requires_grad_()
+    wanted = [image, *(p for p in layer.parameters() if p.requires_grad)]
 
     def call() -> object:
-        with torch.enable_grad():
-            y = layer(image)
-            return torch.autograd.grad(y.sum(), [image, *layer.parameters()], allow_unused=True)
+        with torch.inference_mode(False), torch.enable_grad():
+            return torch.autograd.grad(layer(image).sum(), wanted, allow_unused=True)
 
     return call

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 Pair = int | Sequence[int]
 
@@ -48,7 +49,7 @@ def conv2d_per_sample(
             bias = bias if bias is None else bias.view(-1)
             return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
         y = F.conv2d(x, weight, None, stride, padding, dilation, groups)
-        return y + bias[:, :, None, None]
+        return y + bias.to(y.dtype)[:, :, None, None]
     out_channels, geometry = weight.shape[1], (_pair(stride), _pair(padding), _pair(dilation))
     if bias is not None:
         bias = bias.expand(batch, out_channels)
@@ -81,7 +82,7 @@ def _multiply_pixels(
     if groups > 1:
         matrix = matrix.unflatten(1, (groups, -1))
         y = (matrix @ pixels.unflatten(1, (groups, -1))).flatten(1, 2)
-        y = y if bias is None else y + bias[:, :, None]
+        y = y if bias is None else y + bias.to(y.dtype)[:, :, None]
     elif bias is None:
         y = matrix @ pixels
     else:
@@ -343,7 +344,7 @@ def average_kernel(
 # Batch norm.
 
 
-def norm_as_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def norm_as_affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Scale and shift, one a channel, that ``norm`` applies in evaluation mode.
 
     Raises:
@@ -358,9 +359,7 @@ def norm_as_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, shift + norm.bias if norm.affine else shift
 
 
-def fold_norm_after(
-    kernel: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d
-) -> tuple[Tensor, Tensor]:
+def fold_norm_after(kernel: Tensor, bias: Tensor | None, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Kernel and bias of ``norm(kernel(x) + bias)``; see :func:`norm_as_affine` for errors.
 
     Shape:

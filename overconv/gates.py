@@ -185,7 +185,7 @@ class PooledGate(nn.Module):
             gates = self.squash(logits).split(self.widths, 1)
         else:
             gates = tuple(map(self.squash, logits.split(self.widths, 1)))
-        if self.running is not None:
+        if self.running is not None and x.shape[0] > 0:  # no images, no news
             self._track(gates)
         return gates
 

@@ -43,15 +43,21 @@ class InferenceGate(nn.Module):
             self.blocks += [(kind, run) for run in runs]
         self.sizes = [sum(widths) for _, widths in self.blocks]
         self.widths = [width for _, widths in self.blocks for width in widths]
+        self.names: list[str] = []
         for number, (weight, bias) in enumerate(layers):
+            self.names += [f"matrix{number}", f"bias{number}"]
             self.register_parameter(f"matrix{number}", _copied(weight.t()))
             self.register_parameter(f"bias{number}", _copied(bias))
         self.train(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         own: Any = self._parameters  # a look-up of the module takes longer than some of the steps
+        if "matrix0" not in own:  # parametrised, or a replica: what stands in its place
+            own = {name: getattr(self, name) for name in self.names}
         matrix, bias = own["matrix0"], own["bias0"]
-        if x.dtype.itemsize < 4 or x.dtype != matrix.dtype or not x.numel():
+        device = x.device.type
+        autocast = device != "meta" and torch.is_autocast_enabled(device)
+        if autocast or x.dtype.itemsize < 4 or x.dtype != matrix.dtype or not x.numel():
             logits = torch.addmm(bias, x.mean((2, 3)), matrix)
         else:  # narrow types would overflow in a sum
             share = 1 / (x.shape[2] * x.shape[3])

@@ -184,7 +184,7 @@ def _why_unable(conv: nn.Module) -> str:
 def _affine(norm: Any) -> tuple[Tensor, Tensor]:
     """Scale and shift, one a channel, that any of ``_NORMS`` applies."""
     if isinstance(norm, _BatchNorm):
-        return norm_as_affine(norm)  # type: ignore[arg-type]  # all have what it asks for
+        return norm_as_affine(norm)
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     return scale, norm.bias - norm.running_mean * scale
 

@@ -11,7 +11,6 @@ import gc
 import inspect
 import itertools
 import sys
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -235,8 +234,7 @@ def _trace(model: nn.Module, is_leaf: IsLeaf, arguments: dict[str, Any]) -> Call
     """Trace a copy, since a trace leaves its marks; what raises becomes a node, from inside out."""
     opaque: dict[str, str] = {}
     while True:
-        parameters: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
-        copy = deepcopy(model, parameters)
+        copy = deepcopy(model)
         unseen = _without_hooks(copy)
         tracer = _Tracer(is_leaf, opaque)
         try:
@@ -282,18 +280,19 @@ def _reached(start: nn.Module) -> set[nn.Module]:
 
 
 def _held(start: nn.Module) -> Iterator[Any]:
-    """What ``start`` can get at by attributes, down to the attributes of what it holds."""
+    """What ``start`` can get at by attributes, down to the attributes of what it holds.
+
+    Functions and weak references are passed over: they are not copied with a network, so that what
+    they can get at is none of its copy's.
+    """
+    passed = type | ModuleType | FunctionType | Tensor | str | int | float
     seen: dict[int, Any] = {}  # keeps what it has seen, so that no identity is used again
     todo: list[Any] = [start]
     while todo:
         thing = todo.pop()
-        if id(thing) in seen or isinstance(thing, type | ModuleType | Tensor | str | int | float):
+        if id(thing) in seen or isinstance(thing, passed):
             continue
         seen[id(thing)] = thing
         yield thing
-        if isinstance(thing, FunctionType):  # its globals are no part of a module
-            todo += [thing.__defaults__, thing.__kwdefaults__, thing.__closure__]
-        elif isinstance(thing, weakref.ReferenceType):
-            todo.append(thing())
-        elif not isinstance(thing, fx.Proxy):  # which holds all of the trace
+        if not isinstance(thing, fx.Proxy):  # which holds all of the trace
             todo += gc.get_referents(thing)

@@ -243,3 +243,67 @@ def test_the_whole_way_in_a_network():
     model = replace_convs(plain.eval(), partial(MDConv2d, depth=3), "all", preserve=True)
     planned = plan_forms(to_inference(model), image())
     torch.testing.assert_close(planned(image() * 0 + 1), plain(image() * 0 + 1))
+
+
+def test_times_are_added_over_all_calls_of_a_layer(monkeypatch):
+    """Of the forms that are worth it by the work of all calls; also where one call has many."""
+    layer = MDConv2d(16, 16, 1, middle_channels=128).eval()
+
+    class Thrice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            pool = nn.functional.adaptive_avg_pool2d
+            return self.layer(pool(self.layer(x), 1)) + self.layer(x=pool(x, 1))
+
+    timed(monkeypatch, lambda form: 1.0 if form == "compact" else 2.0)
+    (choice,) = make_plan(Thrice(), torch.zeros(1, 16, 32, 32), "latency").choices
+    assert choice.form == "compact"
+    assert choice.seconds["compact"] == 3.0
+    least = min(choice.macs.values())
+    assert choice.seconds.keys() == {f for f, macs in choice.macs.items() if macs <= 8 * least}
+
+
+def test_frozen_parameters_are_planned_for_too():
+    model = network().train()
+    model[0].bias.requires_grad_(False)
+    assert len(make_plan(model, image(), "latency").choices) == 2
+    model.requires_grad_(False)
+    assert len(make_plan(model, image(), "latency").choices) == 2
+
+
+def test_options_of_the_gate_are_part_of_what_a_time_depends_on(monkeypatch):
+    heats = timed(monkeypatch, lambda form: 1.0)
+    for options in ({"when": "sample"}, {"when": "batch"}, {"squash": "softmax"}):
+        before = len(heats)
+        make_plan(network(partial(MDConv2d, **options)).train(), image(), "latency")
+        assert len(heats) > before, options
+
+
+def test_hooks_are_not_timed_and_random_numbers_not_drawn():
+    seen = []
+    model = nn.Sequential(MDConv2d(4, 4, 3), nn.Dropout()).train()
+    model[0].register_forward_hook(lambda *_: seen.append(1))
+    state = torch.get_rng_state()
+    make_plan(model, torch.zeros(2, 4, 5, 5), "latency")
+    assert len(seen) <= 2  # the network is run twice
+    assert torch.equal(torch.get_rng_state(), state)
+    with torch.inference_mode():
+        make_plan(model, torch.zeros(2, 4, 5, 5), "latency")
+
+
+def test_no_images_are_no_example():
+    with pytest.raises(ValueError, match=r"example_input must hold images, got \(0, 3, 8, 8\)"):
+        make_plan(network(), torch.zeros(0, 3, 8, 8))
+
+
+@pytest.mark.parametrize("layer", [MDConv2d, CondConv2d])
+def test_deploying_again_keeps_the_plan(layer):
+    model = to_inference(network(layer))
+    for objective in ("compact", "expanding") if layer is MDConv2d else ("weights", "features"):
+        for module in (model[0], model[3]):
+            setattr(module, module.form_option, objective)
+        again = to_inference(model)
+        assert {getattr(again[i], again[i].form_option) for i in (0, 3)} == {objective}

@@ -18,6 +18,7 @@ from overconv.functional import (
     fold_norm_before,
     gate_features,
     identity_kernel,
+    mix_kernels,
     norm_as_affine,
     pointwise_after,
     pointwise_before,
@@ -324,3 +325,31 @@ def test_gradients_flow_through_the_algebra():
         return scale_output(embed_kernel(kernel, (5, 6)), outside)
 
     assert torch.autograd.gradcheck(algebra, [tensor.requires_grad_() for tensor in inputs])
+
+
+def test_mixed_kernels_keep_their_memory_format():
+    shares, kernels = torch.randn(3, 2), torch.randn(8, 5, 3, 3)
+    mixed = mix_kernels(shares, kernels)
+    last = mix_kernels(shares, kernels.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(last, mixed)
+    assert mixed.is_contiguous()
+    assert last[0].is_contiguous(memory_format=torch.channels_last)
+    expected = torch.einsum("bn,noikl->boikl", shares, kernels.unflatten(0, (2, 4)))
+    torch.testing.assert_close(mixed, expected)
+
+
+def test_a_traced_graph_does_not_depend_on_the_batch():
+    """Eagerly, kernels larger than their images are convolved one by one."""
+    kernels = torch.randn(2, 8, 8, 3, 3)
+
+    class Net(torch.nn.Module):
+        def forward(self, x, weight):
+            return conv2d_per_sample(x, weight, None, 1, 1)
+
+    x = torch.randn(2, 8, 2, 2)
+    batch = torch.export.Dim("batch", min=2, max=9)
+    shapes = ({0: batch}, {0: batch})
+    exported = torch.export.export(Net(), (x, kernels), dynamic_shapes=shapes).module()
+    for size in (2, 3, 5):
+        x, kernels = torch.randn(size, 8, 2, 2), torch.randn(size, 8, 8, 3, 3)
+        torch.testing.assert_close(exported(x, kernels), Net()(x, kernels))

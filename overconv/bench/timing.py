@@ -8,6 +8,7 @@ samples is what the machine does when it is left alone. So figures are ratios of
 import random
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 
@@ -37,7 +38,8 @@ def interleaved(
     if rounds < 1 or calls < 1:
         raise ValueError(f"rounds and calls must be at least 1, got {rounds} and {calls}")
     device = torch.device(device)
-    synchronise = torch.cuda.synchronize if device.type == "cuda" else _nothing
+    cuda = device.type == "cuda"
+    synchronise = partial(torch.cuda.synchronize, device) if cuda else _nothing
     order = random.Random(0)
     samples: dict[str, list[float]] = {name: [] for name in alternatives}
     deadline = None if seconds is None else time.perf_counter() + seconds

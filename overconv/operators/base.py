@@ -39,6 +39,10 @@ class Macs:
     def __add__(self, other: "Macs") -> "Macs":
         return Macs(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
+    def per_image(self, batch: int) -> float:
+        """All kinds together for one image of a batch, which share what is done once."""
+        return self.total - self.shared + self.shared / batch
+
     @property
     def total(self) -> int:
         """All kinds together, for a batch of one image."""
@@ -135,7 +139,7 @@ class OverConv2d(nn.Module):
         left, right, top, bottom = self.pad_amounts
         padded = (image[0] + top + bottom, image[1] + left + right)
         high, wide = (
-            (size - d * (k - 1) - 1) // s + 1
+            max(0, (size - d * (k - 1) - 1) // s + 1)
             for size, k, s, d in zip(
                 padded, self.kernel_size, self.stride, self.dilation, strict=True
             )
@@ -250,8 +254,8 @@ class OverConv2d(nn.Module):
 
     # Forms and cost.
 
-    def forms(self, image: tuple[int, int]) -> dict[str, Macs]:
-        """The ways to evaluate the layer on such an image, with the cost of each.
+    def forms(self, image: tuple[int, int], batch: int = 1) -> dict[str, Macs]:
+        """The ways to evaluate the layer on such images, with the cost of each.
 
         Each is a value of the attribute that :attr:`form_option` names, and all give the same
         outputs. Empty where there is no choice.

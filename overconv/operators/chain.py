@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from overconv.checks import IntPair, at_least, one_of
 from overconv.functional import (
@@ -176,9 +177,9 @@ class ChainConv2d(OverConv2d):
         return tuple(position for place in self.placement for position in places[place])
 
     @property
-    def norms(self) -> list[nn.BatchNorm2d]:
+    def norms(self) -> list[_BatchNorm]:
         """The middle norms; none without ``middle_norm``, or once they are folded."""
-        return [module for module in self.middle if isinstance(module, nn.BatchNorm2d)]
+        return [module for module in self.middle if isinstance(module, _BatchNorm)]
 
     def reset_parameters(self) -> None:
         """Start with the variance of a :class:`torch.nn.Conv2d` and neutral gates.
@@ -245,11 +246,11 @@ class ChainConv2d(OverConv2d):
         if self._padded:
             x = self.pad_fully(x)
         bias, last, own = self.bias, self._steps[-1], self.weights._parameters
-        in_place = not torch.is_grad_enabled()
+        in_place, fresh = not torch.is_grad_enabled(), False
         for step in self._steps:
             if step.gate is not None:
                 gate = gates[step.gate]
-                if in_place and step is not self._steps[0]:  # then nobody else has the features
+                if in_place and fresh:  # straight from a convolution: nobody else has them
                     gate = gate if gate.dtype == x.dtype else gate.to(x.dtype)
                     x.mul_(gate.view(*gate.shape, 1, 1))
                 else:
@@ -259,7 +260,9 @@ class ChainConv2d(OverConv2d):
             if step.layer is None:
                 weight, shift = self.compose(step.kernel, gates)
             else:
-                weight = own[str(step.layer)]
+                weight = own.get(str(step.layer))
+                if weight is None:  # parametrised, or a replica: what stands in its place
+                    weight = getattr(self.weights, str(step.layer))
                 if step.layer < self._num_middle:  # the norm of a single layer runs on features
                     module = self.middle[step.layer]
                     if isinstance(module, ChannelShift):
@@ -268,7 +271,7 @@ class ChainConv2d(OverConv2d):
                         norm = module
             if step is last and bias is not None:  # a convolution adds it by itself
                 shift, bias = (bias if shift is None else bias + shift), None
-            x = self._convolve(step, x, weight, shift)
+            x, fresh = self._convolve(step, x, weight, shift), norm is None
             if norm is not None:
                 x = norm(x)
         return x if bias is None else x + bias.to(x.dtype)[:, None, None]
@@ -323,7 +326,7 @@ class ChainConv2d(OverConv2d):
         module = self.middle[index]
         if isinstance(module, ChannelShift):
             return weight, module.bias
-        assert isinstance(module, nn.BatchNorm2d)
+        assert isinstance(module, _BatchNorm)
         if module.training:
             raise ValueError(
                 "a chain with middle_norm=True cannot be composed while training, since it"
@@ -371,9 +374,7 @@ class ChainConv2d(OverConv2d):
                 if halved:  # a layer takes over the factor
                     index = min(position, self.depth - 1)
                     weight, shift = layers[index]
-                    if position == self.depth and shift is not None:
-                        shift = 2 * shift
-                    layers[index] = 2 * weight, shift
+                    layers[index] = 2 * weight, shift  # a gated output has no norm before it
             if "middle" not in copy.placement and copy.depth > 1:
                 whole = _composed(layers, self.groups)
                 if whole[0].numel() <= sum(weight.numel() for weight, _ in layers):

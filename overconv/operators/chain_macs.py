@@ -123,30 +123,35 @@ def compact(chain: ChainConv2d) -> Order:
     def allowed(left: Factors, right: Factors) -> bool:
         return right[-1] != image or list(left) == kernel
 
-    return cheapest(chain.product, _total(ChainMacs(chain, (1, 1))), allowed)
+    return cheapest(chain.product, _per_image(ChainMacs(chain, (1, 1)), 1), allowed)
 
 
-def best_orders(chain: ChainConv2d, image: tuple[int, int]) -> list[Order]:
+def best_orders(chain: ChainConv2d, image: tuple[int, int], batch: int = 1) -> list[Order]:
     """For each way to cut the chain into kernels the cheapest orders, cheapest first.
 
-    Twice for each: the gates between the kernels on whatever is smaller, and on the features,
-    where they leave a kernel the same for all samples.
+    Cheapest for an image of a batch, which share what is done once. The folding of norms, done
+    once too and only before :meth:`to_inference`, is left out of the search. Twice for each cut:
+    the gates between the kernels on whatever is smaller, and on the features, where they leave a
+    kernel the same for all samples.
     """
     found: dict[Order, int] = {expanding(chain.product): 0}
     for runs in segmentations(chain.product):
         for gates_on_features in (True, False):
-            found[_within(chain, image, runs, gates_on_features)] = 0
-    return sorted(found, key=lambda order: order_macs(chain, image, order).total)
+            found[_within(chain, image, batch, runs, gates_on_features)] = 0
+    return sorted(found, key=lambda order: order_macs(chain, image, order).per_image(batch))
 
 
 def _within(
     chain: ChainConv2d,
     image: tuple[int, int],
+    batch: int,
     runs: tuple[tuple[str, ...], ...],
     gates_on_features: bool,
 ) -> Order:
     """The cheapest order in which each run of layers becomes one kernel."""
-    cost = ChainMacs(chain, image)
+    spatial = f"A{chain.spatial_index + 1}"
+    padded = chain.spatial_index > 0 and len(chain.middle) > 0 and spatial not in runs[-1]
+    cost = ChainMacs(chain, image, padded)
     run_of = {layer: run for run in runs for layer in run}
 
     def allowed(left: Factors, right: Factors) -> bool:
@@ -163,8 +168,8 @@ def _within(
             inside = inside and neighbours[0] == neighbours[1]
         return inside
 
-    return cheapest(chain.product, _total(cost), allowed)
+    return cheapest(chain.product, _per_image(cost, batch), allowed)
 
 
-def _total(cost: ChainMacs) -> Callable[[Factors, Factors], int]:
-    return lambda left, right: cost.multiply(left, right).total
+def _per_image(cost: ChainMacs, batch: int) -> Callable[[Factors, Factors], float]:
+    return lambda left, right: cost.multiply(left, right).per_image(batch)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -241,11 +240,9 @@ class DBBConv2d(NormedBranchesConv2d):
 def image_of_zero(norm: nn.BatchNorm2d) -> Tensor:
     """What ``norm`` makes of zero by its running statistics, one value a channel."""
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-    with torch.no_grad():  # a value of its own, since the statistics move in place
-        ratio = mean * (variance + norm.eps).rsqrt()
-        if norm.training:
-            # Compiled by torch's inductor, a backward pass computes anew what is cheap, here from
-            # statistics that have moved once more by then. A reduction it saves: the largest of
-            # equals.
-            ratio = ratio.expand(8, -1).amax(0)
+    ratio = mean * (variance + norm.eps).rsqrt()  # a value of its own: the statistics move in place
+    if norm.training:
+        # Compiled by torch's inductor, a backward pass computes anew what is cheap, here from
+        # statistics that have moved once more by then. A reduction it saves: the largest of equals.
+        ratio = ratio.expand(8, -1).amax(0)
     return norm.bias - norm.weight * ratio

@@ -283,7 +283,7 @@ class DCDConv2d(OverConv2d):
         products = min(latent, wide_out) * min(latent, per_group)
         return self.groups * min(products + wide_out, self.weight.numel() // self.groups)
 
-    def forms(self, image: tuple[int, int]) -> dict[str, Macs]:
+    def forms(self, image: tuple[int, int], batch: int = 1) -> dict[str, Macs]:
         return {on: self._macs(image, on) for on in PLACES}
 
     def macs(self, image: tuple[int, int]) -> Macs:

@@ -176,7 +176,7 @@ class DyNetConv2d(OverConv2d):
         """Each output channel moves by itself, in the span of its own kernels."""
         return self.out_channels * min(self.num_kernels, self.weight[0].numel())
 
-    def forms(self, image: tuple[int, int]) -> dict[str, Macs]:
+    def forms(self, image: tuple[int, int], batch: int = 1) -> dict[str, Macs]:
         return {on: self._macs(image, on) for on in PLACES}
 
     def macs(self, image: tuple[int, int]) -> Macs:

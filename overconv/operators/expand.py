@@ -196,7 +196,7 @@ class ExpandConv2d(FoldingConv2d):
     def fold(self) -> tuple[Tensor, Tensor | None]:
         return self.kernel(), self.bias
 
-    def forms(self, image: tuple[int, int]) -> dict[str, Macs]:
+    def forms(self, image: tuple[int, int], batch: int = 1) -> dict[str, Macs]:
         return {on: self._macs(image, on) for on in PLACES}
 
     def macs(self, image: tuple[int, int]) -> Macs:

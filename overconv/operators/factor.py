@@ -26,7 +26,9 @@ def factor_matrices(matrix: Tensor, spare_rows: Tensor) -> tuple[Tensor, Tensor]
         right = torch.cat([right.expand(groups, -1, -1), spare_rows[:, columns:]], 1)
         return F.pad(matrix, (0, middle - columns)), right
     left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
-    precision = torch.finfo(matrix.dtype).eps * max(rows, columns)
+    precision = torch.finfo(matrix.dtype).eps
+    if precision < 1e-5:  # a narrow type's is as large as what rounding does to all of a matrix
+        precision *= max(rows, columns)
     used = values > precision * values.amax(1, keepdim=True)
     rank = int(used.sum(1).max())
     if rank > middle:

@@ -50,7 +50,8 @@ class MDConv2d(ChainConv2d):
             training; ``eval()`` uses a running mean.
         form: ``"expanding"``, ``"compact"`` or an order.
         middle_norm: Batch norm after each layer but the last, before the gate. While training it
-            needs the expanding form, and more than one value a channel.
+            needs a form that runs each layer but the last by itself, such as the expanding one, and
+            more than one value a channel.
         spatial: Whether the ``"first"`` or the ``"last"`` layer is the spatial one. With the last
             and a middle norm, the input is padded ahead of the chain, so the norm's statistics
             include the padded border.
@@ -180,11 +181,11 @@ class MDConv2d(ChainConv2d):
             )
         return folded
 
-    def forms(self, image: tuple[int, int]) -> dict[str, Macs]:
+    def forms(self, image: tuple[int, int], batch: int = 1) -> dict[str, Macs]:
         if any(norm.training for norm in self.norms):
             return {"expanding": order_macs(self, image, expanding(self.product))}
         names = {expanding(self.product): "expanding", compact(self): "compact"}
-        orders = dict.fromkeys([*names, *best_orders(self, image)])
+        orders = dict.fromkeys([*names, *best_orders(self, image, batch)])
         return {
             names.get(order) or write(order): order_macs(self, image, order) for order in orders
         }

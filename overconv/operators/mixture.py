@@ -157,7 +157,7 @@ class MixtureConv2d(OverConv2d):
     def kernel_dimension(self) -> int:
         return min(self.num_kernels, self.weight.numel() // self.num_kernels)
 
-    def forms(self, image: tuple[int, int]) -> dict[str, Macs]:
+    def forms(self, image: tuple[int, int], batch: int = 1) -> dict[str, Macs]:
         return {on: self._macs(image, on) for on in PLACES}
 
     def macs(self, image: tuple[int, int]) -> Macs:

@@ -219,7 +219,7 @@ class ODConv2d(OverConv2d):
         """See the base: all kernels. No two entries have the same product of gates."""
         return self.weight.numel() // self.num_kernels
 
-    def forms(self, image: tuple[int, int]) -> dict[str, Macs]:
+    def forms(self, image: tuple[int, int], batch: int = 1) -> dict[str, Macs]:
         return {on: self._macs(image, on) for on in PLACES}
 
     def macs(self, image: tuple[int, int]) -> Macs:

@@ -88,7 +88,10 @@ def parse(text: str) -> Order:
         ValueError: ``text`` is no product in which each pair of parentheses holds two factors.
     """
     tokens = re.findall(r"[()]|[^\s()]+", text)
-    order, rest = _product(text, tokens)
+    try:
+        order, rest = _product(text, tokens)
+    except RecursionError:
+        raise _malformed(text[:50] + "...") from None
     if rest:
         raise _malformed(text)
     return order
@@ -137,7 +140,7 @@ def leaves(order: Order) -> tuple[str, ...]:
 
 def cheapest(
     product: Sequence[str],
-    cost: Callable[[tuple[str, ...], tuple[str, ...]], int],
+    cost: Callable[[tuple[str, ...], tuple[str, ...]], float],
     allowed: Callable[[tuple[str, ...], tuple[str, ...]], bool] = lambda left, right: True,
 ) -> Order:
     """The order of least cost, by dynamic programming over all ways to put the parentheses.
@@ -150,7 +153,7 @@ def cheapest(
         cost: Of multiplying two neighbouring products, given as their factors.
         allowed: Whether that multiplication may take place.
     """
-    best: dict[tuple[str, ...], tuple[int, Order]] = {(factor,): (0, factor) for factor in product}
+    best: dict[tuple[str, ...], tuple[float, Order]] = {(f,): (0, f) for f in product}
     for length in range(2, len(product) + 1):
         for start in range(len(product) - length + 1):
             whole = tuple(product[start : start + length])

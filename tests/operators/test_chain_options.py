@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from overconv.operators.maconv import MAConv2d
 from overconv.operators.mdconv import MDConv2d
 
 PLACEMENTS = [
@@ -237,3 +238,111 @@ def test_starts_with_the_variance_of_a_convolution(placement):
 def test_rejects(options, message):
     with pytest.raises(ValueError, match=message):
         MDConv2d(4, 6, 3, **options)
+
+
+# At inference.
+
+
+@pytest.mark.parametrize("spatial", ["first", "last"])
+@pytest.mark.parametrize("placement", [("input", "output"), ("middle",), ("middle", "output")])
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_affine_map_behind_is_absorbed(placement, spatial, bias, oracle):
+    options = {"placement": placement, "spatial": spatial, "middle_norm": True, "bias": bias}
+    layer = oracle.randomise(MDConv2d(4, 6, 3, padding=1, depth=3, **options)).eval()
+    deployed, expected = layer.to_inference(), layer(images())
+    with torch.no_grad():
+        for _ in range(2):
+            scale, shift = torch.randn(6).double(), torch.randn(6).double()
+            scale[0] = 0
+            assert deployed.absorb_affine(scale, shift)
+            expected = expected * scale[:, None, None] + shift[:, None, None]
+    oracle.compare("absorb_affine", deployed(images()), expected)
+    for form in deployed.forms((6, 6)):
+        deployed.form = form
+        oracle.compare("absorb_affine", deployed(images()), expected)
+
+
+def test_ungated_layers_become_one_only_where_that_is_less():
+    wide = MDConv2d(64, 64, 1, placement=("output",), middle_channels=64).to_inference()
+    narrow = MDConv2d(64, 64, 1, placement=("output",), middle_channels=8).to_inference()
+    assert (wide.depth, narrow.depth) == (1, 2)
+
+
+def test_a_trained_middle_is_never_multiplied_in_place(oracle):
+    """What a hook keeps of the features stays as it was."""
+    layer = oracle.randomise(MDConv2d(4, 6, 3, middle_norm=True)).eval()
+    kept = []
+    layer.middle[0].register_forward_hook(lambda module, inputs, output: kept.append(output))
+    with torch.no_grad():
+        layer(images())
+    expected = layer.middle[0](nn.functional.conv2d(images(), layer.weights[0]))
+    torch.testing.assert_close(kept[0], expected)
+
+
+def test_neutral_gates_are_made_up_for_behind_the_norm():
+    """So that in training, too, a fresh layer's middle has the statistics of its norm."""
+    torch.manual_seed(0)
+    layer = MDConv2d(4, 6, 3, middle_norm=True, squash="sigmoid")
+    conv = nn.Conv2d(4, 6, 3)
+    start = MDConv2d.from_conv2d(conv, squash="sigmoid", middle_norm=True)
+    # the first layer is drawn as a convolution is; the second makes up for the half
+    bound = (4 * 9) ** -0.5
+    assert layer.weights[0].abs().max() <= bound
+    torch.testing.assert_close(start.weights[0], conv.weight)
+    torch.testing.assert_close(start.weights[1][:, :, 0, 0], 2 * torch.eye(6))
+
+
+def test_weights_may_be_pruned_parametrised_and_replicated(oracle):
+    from torch.nn.utils import parametrizations, prune
+
+    layer, x = oracle.randomise(MDConv2d(4, 6, 3)), images()
+    prune.l1_unstructured(layer.weights, "0", 0.5)
+    oracle.compare("pruned", layer(x), oracle.chain(layer, x))
+    layer = oracle.randomise(MDConv2d(4, 6, 3))
+    expected = layer(x)
+    parametrizations.weight_norm(layer.weights, "0")
+    oracle.compare("parametrised", layer(x), expected)
+    deployed = oracle.randomise(MDConv2d(4, 6, 3)).to_inference()
+    expected = deployed(x)
+    parametrizations.weight_norm(deployed.gate, "matrix0")
+    oracle.compare("parametrised", deployed(x), expected)
+
+
+def test_a_synchronised_norm_in_the_middle_folds_too(oracle):
+    layer = nn.Sequential(oracle.randomise(MAConv2d(4, 6, 3))).eval()
+    other = nn.SyncBatchNorm.convert_sync_batchnorm(layer)
+    assert isinstance(other[0].middle[0], nn.SyncBatchNorm)
+    oracle.compare("synchronised", other[0].to_inference()(images()), layer(images()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_narrow_kernel_is_not_cut(dtype):
+    conv = nn.Conv2d(64, 64, 3, dtype=dtype)
+    with pytest.raises(ValueError, match="is below the rank 64 of the kernel"):
+        MDConv2d.from_conv2d(conv, middle_channels=32)
+    layer = MDConv2d.from_conv2d(conv, middle_channels=64)
+    kernel, _ = layer.kernels(torch.zeros(1, 64, 3, 3, dtype=dtype))
+    torch.testing.assert_close(kernel[0], conv.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("options", [{}, {"form": "compact"}, {"form": "compact", "groups": 2}])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_autocast_after_deployment(batch, options, dtype):
+    layer = MDConv2d(4, 6, 1, **options).eval()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    x = torch.randn(batch, 4, 224, 224) + 2  # the sum of a channel overflows float16
+    for module in (layer, layer.to_inference()):
+        with torch.autocast("cpu", dtype), torch.no_grad():
+            y = module(x)
+        assert y.dtype == dtype
+        assert y.isfinite().all()
+
+
+@pytest.mark.parametrize("when", ["batch", "training"])
+def test_a_batch_of_none_leaves_the_running_gates(when):
+    layer = MDConv2d(4, 6, 3, when=when).train()
+    before = layer.gate.running.clone()
+    layer(torch.zeros(0, 4, 5, 5))
+    assert torch.equal(layer.gate.running, before)

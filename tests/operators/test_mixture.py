@@ -161,3 +161,22 @@ def test_kernels_start_different_whatever_the_convolution(layer_class, zero):
 def test_rejects(layer_class, options, message):
     with pytest.raises(ValueError, match=message):
         layer_class(4, 6, 3, **options)
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_affine_maps_behind_are_absorbed_one_after_the_other(layer_class, bias, oracle):
+    layer = oracle.randomise(layer_class(4, 6, 3, bias=bias)).eval()
+    deployed, expected = layer.to_inference(), layer(images())
+    with torch.no_grad():
+        for _ in range(2):
+            scale, shift = torch.randn(6).double(), torch.randn(6).double()
+            assert deployed.absorb_affine(scale, shift)
+            expected = expected * scale[:, None, None] + shift[:, None, None]
+    for on in ("weights", "features"):
+        deployed.on = on
+        oracle.compare("absorb_affine", deployed(images()), expected)
+
+
+def test_more_kernels_than_weights_span_no_more():
+    assert CondConv2d(1, 2, 1, num_kernels=8).kernel_dimension() == 2

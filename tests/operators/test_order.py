@@ -139,3 +139,26 @@ def test_small_images_are_run_layer_by_layer_and_large_ones_composed():
     small, large = layer.forms((7, 7)), layer.forms((112, 112))
     assert min(small, key=lambda form: small[form].total) == "expanding"
     assert min(large, key=lambda form: large[form].total) == "compact"
+
+
+@pytest.mark.parametrize("batch", [1, 2, 32])
+@pytest.mark.parametrize("when", ["sample", "batch"])
+def test_the_cheapest_for_a_batch_shares_what_is_done_once(when, batch):
+    for image in [(3, 3), (20, 20)]:
+        layer = MDConv2d(12, 8, 1, depth=3, middle_channels=16, when=when)
+        costs = [order_macs(layer, image, o).per_image(batch) for o in all_orders(layer.product)]
+        assert order_macs(layer, image, best_orders(layer, image, batch)[0]).per_image(
+            batch
+        ) == min(costs)
+        least = min(macs.per_image(batch) for macs in layer.forms(image, batch).values())
+        assert least == min(costs)
+
+
+def test_an_order_of_no_end_is_told():
+    with pytest.raises(ValueError, match="an order is a product of two factors"):
+        parse("(" * 5000)
+
+
+def test_an_image_that_is_too_small_costs_nothing_negative():
+    for macs in MDConv2d(8, 8, (3, 1)).forms((1, 1)).values():
+        assert min(macs.gate, macs.compose, macs.convolution, macs.other, macs.shared) >= 0
