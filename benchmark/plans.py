@@ -28,7 +28,7 @@ LAYERS: dict[str, Any] = {
 BATCHES = (1, 8)
 
 
-def measure(*, layers: dict[str, Any] = LAYERS, seconds: float = 1.0) -> dict[str, Any]:
+def measure(*, layers: dict[str, Any] = LAYERS, seconds: float = 0.4) -> dict[str, Any]:
     """Plan and time every layer on every shape and batch, one thread; ``seconds`` a timing."""
     torch.set_num_threads(1)
     rows = []

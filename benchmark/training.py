@@ -75,7 +75,7 @@ def training_shapes() -> list[Shape]:
     return [shape for shape in found if shape.in_channels > 3]
 
 
-def measure(*, seconds: float = 3.0, pairs: Any = PAIRS) -> dict[str, Any]:
+def measure(*, seconds: float = 1.5, pairs: Any = PAIRS) -> dict[str, Any]:
     """Time each pair on each shape, and count the bytes that a step holds for its backward pass."""
     torch.set_num_threads(1)
     rows = []
