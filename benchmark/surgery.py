@@ -326,7 +326,7 @@ def calibrate(model: nn.Module, images: Tensor) -> None:
         variance, mean = torch.var_mean(values, 1, correction=0)
         # Few values may be alike by chance, and a small spread around a large mean amplifies all
         # errors.
-        variance = variance + 0.01 * variance.mean() + 0.01 * mean.square() + 1e-12
+        variance = variance + 0.01 * variance.mean() + 0.1 * mean.square() + 1e-12
         norm.running_mean.copy_(mean + 0.2 * variance.sqrt() * torch.randn_like(mean))
         norm.running_var.copy_(variance * torch.empty_like(mean).uniform_(0.7, 1.4))
 

@@ -28,7 +28,7 @@ OBJECTIVES = ("macs", "latency")
 # Forms of that many times the least work are not timed.
 _HOPELESS = 8
 # Timed forms this close to the fastest count as equal, and the one of least work is taken.
-_CLOSE = 1.02
+_CLOSE = 1.005
 
 # Seconds of each form, by all that they depend on; for this process.
 _measured: dict[tuple[Any, ...], dict[str, float]] = {}

@@ -41,6 +41,7 @@ class InferenceGate(nn.Module):
         for kind, widths in blocks:
             runs = [[width] for width in widths] if kind == "softmax" else [list(widths)]
             self.blocks += [(kind, run) for run in runs]
+        self._note_simple()
         self.sizes = [sum(widths) for _, widths in self.blocks]
         self.widths = [width for _, widths in self.blocks for width in widths]
         self.names: list[str] = []
@@ -64,6 +65,8 @@ class InferenceGate(nn.Module):
             logits = torch.addmm(bias, x.sum((2, 3)), matrix, alpha=share)
         if self.num_layers > 1:
             logits = torch.addmm(own["bias1"], logits.relu_(), own["matrix1"])
+        if self.simple:
+            return (logits.sigmoid_(),)
         parts = (logits,) if len(self.blocks) == 1 else logits.split(self.sizes, 1)
         gates: list[Tensor] = []
         for (kind, widths), part in zip(self.blocks, parts, strict=True):
@@ -73,6 +76,10 @@ class InferenceGate(nn.Module):
             gates += (squashed,) if len(widths) == 1 else squashed.split(widths, 1)
         return tuple(gates)
 
+    def _note_simple(self) -> None:
+        """Whether one sigmoid makes one head, which is the most common."""
+        self.simple = [(kind, len(widths)) for kind, widths in self.blocks] == [("sigmoid", 1)]
+
     def halve(self) -> list[bool]:
         """Leave out the factor of ``2sigmoid``, for a layer that takes it over.
 
@@ -81,6 +88,7 @@ class InferenceGate(nn.Module):
         """
         had = [kind == "2sigmoid" for kind, widths in self.blocks for _ in widths]
         self.blocks = [("sigmoid" if k == "2sigmoid" else k, widths) for k, widths in self.blocks]
+        self._note_simple()
         return had
 
     def to_inference(self) -> "InferenceGate":

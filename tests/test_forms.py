@@ -125,7 +125,7 @@ def test_the_fastest_form_is_taken_whatever_its_work(fastest, monkeypatch):
 
 
 def test_forms_that_are_about_as_fast_are_told_apart_by_work(monkeypatch):
-    timed(monkeypatch, lambda form: 1.0 if form == "compact" else 1.01)
+    timed(monkeypatch, lambda form: 1.0 if form == "compact" else 1.004)
     model = nn.Sequential(MDConv2d(16, 24, 3, padding=1)).eval()
     (choice,) = make_plan(model, torch.zeros(1, 16, 5, 5), "latency").choices
     assert choice.macs["expanding"] < choice.macs["compact"]

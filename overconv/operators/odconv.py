@@ -179,12 +179,23 @@ class ODConv2d(OverConv2d):
 
     def _composed(self, gates: dict[str, Tensor]) -> Tensor:
         """Kernels under those of the gates that are given, (B or 1, O, I/G, K, L)."""
-        inputs, taps = gates.get("inputs"), gates.get("taps")
-        kernels = self.weight[None]
-        if "kernels" in gates:
-            kernels = mix_kernels(gates["kernels"], self.weight)
+        inputs, taps, filters = gates.get("inputs"), gates.get("taps"), gates.get("filters")
         if taps is not None:
             taps = taps.view(taps.shape[0], *self.kernel_size)
+        if "kernels" not in gates:
+            kernels = self.weight[None]
+        else:
+            kernels = mix_kernels(gates["kernels"], self.weight)
+            depthwise = self.groups == self.in_channels == self.out_channels
+            if not torch.is_grad_enabled() and (self.groups == 1 or depthwise):
+                # nobody else has the mixture, so that scaling it needs no new one
+                if inputs is not None:
+                    batch, width = inputs.shape
+                    shape = (batch, width, 1, 1, 1) if depthwise else (batch, 1, width, 1, 1)
+                    kernels.mul_(inputs.view(shape))
+                if filters is not None:
+                    kernels.mul_(filters.view(*filters.shape, 1, 1, 1))
+                return kernels if taps is None else kernels.mul_(taps[:, None, None])
         if inputs is not None and taps is not None:  # the two small ones first
             per_group = self.in_channels // self.groups
             scale = inputs.view(inputs.shape[0], self.groups, 1, per_group, 1, 1)
@@ -194,7 +205,7 @@ class ODConv2d(OverConv2d):
             kernels = scale_input(kernels, inputs, self.groups)
         elif taps is not None:
             kernels = scale_taps(kernels, taps)
-        return scale_output(kernels, gates["filters"]) if "filters" in gates else kernels
+        return kernels if filters is None else scale_output(kernels, filters)
 
     @property
     def _geometry(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
