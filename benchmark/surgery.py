@@ -138,7 +138,7 @@ NETWORKS = (
         ("MobileNetV4", "mobilenetv4_conv_small_035"),
         ("MobileOne", "mobileone_s0"),
         ("MobileViT", "mobilevit_xxs"),
-        ("NextViT", "nextvit_small"),
+        ("NFNet", "test_nfnet"),
         ("PoolFormer", "poolformerv2_s12"),
         ("PVTv2", "pvt_v2_b0"),
         ("RegNet", "regnetx_002"),
@@ -152,7 +152,6 @@ NETWORKS = (
         ("ResNetV2", "resnetv2_18"),
         ("ResNetV2, BiT", "resnetv2_50x1_bit"),
         ("ReXNet", "rexnet_100"),
-        ("SelecSLS", "selecsls42"),
         ("SENet", "legacy_seresnet18"),
         ("SHViT", "shvit_s1"),
         ("SKNet", "skresnet18"),
@@ -162,7 +161,6 @@ NETWORKS = (
         ("TResNet", "tresnet_m"),
         ("Visformer", "visformer_tiny", 64, _SIXTY_FOUR),
         ("VoVNet", "ese_vovnet19b_slim_dw"),
-        ("Xception", "xception41p"),
         ("XCiT", "xcit_nano_12_p8_224", 64, {}, "token_projection"),
     ),
 )
@@ -372,22 +370,27 @@ def text(found: dict[str, Any]) -> str:
     """The table in words, from the record alone."""
     rows = found["rows"]
     parts = [
-        f"Networks of torchvision {found['torchvision']} and timm {found['timm']}, all of their"
-        f" convolutions but the first one replaced, {found['batch']} random images. An error is the"
-        " largest difference of any output, relative to the root mean square by which outputs of"
-        " different images lie apart.\n\n"
+        f"Networks of torchvision {found['torchvision']} and timm {found['timm']} with random"
+        f" weights, all of their convolutions but the first one replaced, {found['batch']} random"
+        " images. An error is the largest difference of any output, relative to the root mean"
+        " square by which outputs of different images lie apart.\n",
         f"*Moved*: by the replacement alone, of a convolution by `{found['layers']['MDConv2d']}`"
-        " that preserves its function. *Rounding*: what the plain network itself loses in float32."
-        " *Deployed*: by `to_inference`, in float64, of the network with layers off their start.\n"
+        " that preserves its function. *Rounding*: what the plain network itself loses in float32;"
+        " deep networks amplify it. *Deployed*: by `to_inference`, in float64, of the network with"
+        " layers off their start.\n",
     ]
     for library in dict.fromkeys(row["library"] for row in rows):
         of_library = [row for row in rows if row["library"] == library]
         families = len({row["family"] for row in of_library})
-        parts.append(f"{library}: {families} families.\n")
+        parts.append(f"{library}, {families} families:\n")
         parts.append(markdown(COLUMNS, [_cells(row) for row in of_library]))
-    for title, key in (("Convolutions that stay", "refused"), ("Batch norms that stay", "left")):
-        parts.append(f"{title}, beside the first one.\n" if key == "refused" else f"{title}.\n")
-        parts.append(markdown(("why", "number", "networks"), _reasons(rows, key)))
+    for title, key in (
+        ("Convolutions that stay, beside the first one", "refused"),
+        ("Batch norms that stay", "left"),
+    ):
+        if reasons := _reasons(rows, key):
+            parts.append(f"{title}:\n")
+            parts.append(markdown(("why", "number", "networks"), reasons))
     return "\n".join(parts)
 
 

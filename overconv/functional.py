@@ -122,7 +122,7 @@ def mix_kernels(shares: Tensor, kernels: Tensor) -> Tensor:
         shares (B, N), kernels (N O, I/G, K, L) -> (B, O, I/G, K, L), in the memory format of
         ``kernels``
     """
-    num_kernels, batch = shares.shape[1], shares.shape[0]
+    batch, num_kernels = shares.shape
     out_channels = kernels.shape[0] // num_kernels
     if kernels.is_contiguous() or not kernels.is_contiguous(memory_format=torch.channels_last):
         mixed = shares @ kernels.reshape(num_kernels, -1)

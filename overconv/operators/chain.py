@@ -212,7 +212,7 @@ class ChainConv2d(OverConv2d):
 
     def gates(self, x: Tensor) -> Gates:
         """The gates by name: (B, width), or (1, width) if shared."""
-        gate = self.gate
+        gate = self.own("gate")
         return {} if gate is None else dict(zip(self._gated, gate(x), strict=True))
 
     @property
@@ -245,7 +245,7 @@ class ChainConv2d(OverConv2d):
         # Written for few steps in Python, whose time is felt beside that of a small convolution.
         if self._padded:
             x = self.pad_fully(x)
-        bias, last, own = self.bias, self._steps[-1], self.weights._parameters
+        bias, last, own = self.own("bias"), self._steps[-1], self.own("weights")._parameters
         in_place, fresh = not torch.is_grad_enabled(), False
         for step in self._steps:
             if step.gate is not None:

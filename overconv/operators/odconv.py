@@ -162,16 +162,17 @@ class ODConv2d(OverConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        gates, filters = dict(zip(self.heads, self.gate(x), strict=True)), None
-        if self.on == "features":
+        gates, filters = dict(zip(self.heads, self.own("gate")(x), strict=True)), None
+        if self._on == "features":
             x, filters = gate_features(x, gates.pop("inputs")), gates.pop("filters", None)
-        bias = self.bias if filters is None else None
-        y = conv2d_per_sample(self.pad(x), self._composed(gates), bias, *self._geometry)
+        bias = self.own("bias")
+        kernels, last = self._composed(gates), bias if filters is None else None
+        y = conv2d_per_sample(self.pad(x), kernels, last, *self._geometry)
         if filters is None:
             return y
-        if self.bias is None:
+        if bias is None:
             return gate_features(y, filters)
-        scale, shift = filters.to(y.dtype), self.bias.to(y.dtype)
+        scale, shift = filters.to(y.dtype), bias.to(y.dtype)
         return torch.addcmul(shift.view(-1, 1, 1), y, scale.view(*scale.shape, 1, 1))
 
     def kernels(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -185,7 +186,7 @@ class ODConv2d(OverConv2d):
         if "kernels" not in gates:
             kernels = self.weight[None]
         else:
-            kernels = mix_kernels(gates["kernels"], self.weight)
+            kernels = mix_kernels(gates["kernels"], self.own("weight"))
             depthwise = self.groups == self.in_channels == self.out_channels
             if not torch.is_grad_enabled() and (self.groups == 1 or depthwise):
                 # nobody else has the mixture, so that scaling it needs no new one
