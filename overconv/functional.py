@@ -42,7 +42,7 @@ def conv2d_per_sample(
     batch, kernels = x.shape[0], weight.shape[0]
     if batch == 0:  # nothing to compute, and no convolution has as many groups
         weight, kernels = weight.sum(0, keepdim=True), 1
-        bias = None if bias is None or bias.dim() == 1 else bias.sum(0)
+        bias = bias.sum(0) if bias is not None and bias.dim() == 2 else bias
     if kernels == 1:
         weight = weight.squeeze(0)
         if bias is None or bias.dim() == 1 or bias.shape[0] == 1:

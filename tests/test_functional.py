@@ -353,3 +353,18 @@ def test_a_traced_graph_does_not_depend_on_the_batch():
     for size in (2, 3, 5):
         x, kernels = torch.randn(size, 8, 2, 2), torch.randn(size, 8, 8, 3, 3)
         torch.testing.assert_close(exported(x, kernels), Net()(x, kernels))
+
+
+@pytest.mark.parametrize("bias", [None, "shared", "own"])
+@pytest.mark.parametrize("kernels", [0, 1])
+def test_no_images_give_no_outputs_and_gradients_of_zero(bias, kernels):
+    x, weight = torch.zeros(0, 4, 5, 5), torch.randn(kernels, 6, 2, 3, 3, requires_grad=True)
+    added = None
+    if bias is not None:
+        added = torch.randn(*((6,) if bias == "shared" else (kernels, 6)), requires_grad=True)
+    y = conv2d_per_sample(x.requires_grad_(), weight, added, 2, 1, 1, 2)
+    assert y.shape == (0, 6, 3, 3)
+    y.sum().backward()
+    for tensor in (x, weight, *([] if added is None else [added])):
+        assert tensor.grad is not None
+        assert not tensor.grad.any()

@@ -127,7 +127,8 @@ class MixtureConv2d(OverConv2d):
             weight = weight.unflatten(0, (self.num_kernels, self.groups, -1)).transpose(0, 1)
             weight = weight.flatten(0, 2)
         y = F.conv2d(self.pad(x), weight, None, *self._geometry)
-        per_kernel = y.reshape(y.shape[0], self.groups, self.num_kernels, -1)
+        rows = self.out_channels // self.groups * y.shape[2] * y.shape[3]
+        per_kernel = y.reshape(y.shape[0], self.groups, self.num_kernels, rows)
         mixed = (mixture[:, None, None, :].to(y.dtype) @ per_kernel).view(
             y.shape[0], self.out_channels, *y.shape[2:]
         )
