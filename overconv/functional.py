@@ -93,13 +93,13 @@ def _multiply_pixels(
 def _one_by_one_is_faster(x: Tensor, weight: Tensor) -> bool:
     """Whether a convolution for each sample beats one with a group for each, to be decided eagerly.
 
-    On a CPU it does where a kernel holds more values than the images around it, by up to three
+    On a CPU it does where a kernel holds many more values than the images around it, by up to three
     times; a compiler or an exporter gets the one whose graph does not depend on the batch.
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     kernel, pixels = weight[0].numel(), x.shape[2] * x.shape[3]
-    return kernel >= (weight.shape[1] + x.shape[1]) * pixels
+    return kernel >= 4 * (weight.shape[1] + x.shape[1]) * pixels
 
 
 def gate_features(x: Tensor, gate: Tensor) -> Tensor:
