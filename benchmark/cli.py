@@ -15,7 +15,6 @@ from benchmark.tables import FOLDER, load, save
 # What each table holds; a module of that name measures it and puts it into words.
 TABLES = {
     "capacity": "dimension of the span of each dynamic layer's kernel, beside its parameters",
-    "deployment": "each layer under compilers, exporters, precisions and formats",
     "inference": "time of MobileNetV2 with each layer against the plain network",
     "plans": "the planned form of a layer against the best of its forms, on 44 shapes",
     "surgery": "networks of torchvision and timm, replaced and deployed",

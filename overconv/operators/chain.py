@@ -24,7 +24,7 @@ from overconv.functional import (
     scale_input,
     scale_output,
 )
-from overconv.gates import SQUASHES, WHENS, PooledGate, trained
+from overconv.gates import SQUASHES, WHENS, PooledGate, Squash, trained
 from overconv.inference_gate import InferenceGate
 from overconv.operators.base import OverConv2d
 from overconv.operators.chain_dimension import chain_dimension
@@ -137,6 +137,7 @@ class ChainConv2d(OverConv2d):
     ) -> PooledGate | None:
         one_of("squash", squash, SQUASHES)
         one_of("when", when, WHENS)
+        Squash(squash, temperature)  # checked also where nothing is gated
         hidden = max(4, self.in_channels // at_least("reduction", reduction, 1))
         heads = [self.width(position) for position in self.gated]
         if not heads:
@@ -392,7 +393,7 @@ class ChainConv2d(OverConv2d):
                     for weight, shift in layers
                 )
             copy.order = expanding(copy.product)
-        return copy
+        return copy.eval()  # what is new in it too
 
     def absorb_affine(self, scale: Tensor, shift: Tensor) -> bool:
         last = self.weights[-1]

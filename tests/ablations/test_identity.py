@@ -52,7 +52,7 @@ def test_a_default_is_part_of_the_identity(monkeypatch):
     before = describe_layer(partial(MDConv2d, depth=3))
     assert before["options"]["depth"] == 3
     assert before["options"]["middle_norm"] is False
-    changed = {**MDConv2d.__init__.__kwdefaults__, "reduction": 16}
+    changed = {**MDConv2d.__init__.__kwdefaults__, "reduction": 8}
     monkeypatch.setattr(MDConv2d.__init__, "__kwdefaults__", changed)
     assert describe_layer(partial(MDConv2d, depth=3)) != before
 
