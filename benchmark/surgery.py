@@ -88,7 +88,7 @@ NETWORKS = (
         ("EfficientNet", "efficientnet_b0"),
         ("EfficientNetV2", "efficientnet_v2_s"),
         ("GoogLeNet", "googlenet", 64, {"init_weights": False}),
-        ("Inception", "inception_v3", 75, {"init_weights": False}),
+        ("Inception", "inception_v3", 107, {"init_weights": False}),
         ("LR-ASPP", "lraspp_mobilenet_v3_large", 64, _NO_BACKBONE),
         ("MaxViT", "maxvit_t", 224),
         ("MNASNet", "mnasnet0_5"),
@@ -116,9 +116,9 @@ NETWORKS = (
         ("EfficientFormer", "efficientformer_l1", 224),
         ("EfficientFormerV2", "efficientformerv2_s0", 64, _SIXTY_FOUR),
         ("EfficientNet, TensorFlow's", "tf_efficientnet_b0"),
-        ("EfficientViM", "efficientvim_m1"),
+        ("EfficientViM", "efficientvim_m1", 224),
         ("EfficientViT, MIT's", "efficientvit_b0"),
-        ("EfficientViT, MSRA's", "efficientvit_m0"),
+        ("EfficientViT, MSRA's", "efficientvit_m0", 224),
         ("FasterNet", "fasternet_t0"),
         ("FastViT", "fastvit_t8"),
         ("GCViT", "gcvit_xxtiny", 64, _SIXTY_FOUR),
@@ -130,7 +130,7 @@ NETWORKS = (
         ("iFormer", "iformer_t"),
         ("InceptionNeXt", "inception_next_atto"),
         ("LCNet", "lcnetv2_small"),
-        ("LeViT", "levit_128s", 64, _SIXTY_FOUR),
+        ("LeViT", "levit_128s", 224),
         ("LowFormer", "lowformer_b0"),
         ("MambaOut", "test_mambaout"),
         ("MixNet", "mixnet_s"),
@@ -375,7 +375,8 @@ def text(found: dict[str, Any]) -> str:
         " images. An error is the largest difference of any output, relative to the root mean"
         " square by which outputs of different images lie apart.\n",
         f"*Moved*: by the replacement alone, of a convolution by `{found['layers']['MDConv2d']}`"
-        " that preserves its function. *Rounding*: what the plain network itself loses in float32;"
+        " that preserves its function; by nothing at all where its second layer starts as the"
+        " identity. *Rounding*: what the plain network itself loses in float32;"
         " deep networks amplify it. *Deployed*: by `to_inference`, in float64, of the network with"
         " layers off their start.\n",
     ]

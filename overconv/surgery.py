@@ -185,6 +185,9 @@ def replace_convs(
     Reports what it replaced, and what it left (:func:`refused_convs`), to the logger ``overconv``,
     at level INFO.
 
+    A network that reads attributes of one of its convolutions, such as the weight's device, may not
+    find them at the substitute: leave that one out, by a predicate.
+
     Args:
         model: Any network; it stays as it is.
         layer: A class or a :func:`functools.partial` of one; see :func:`convert`.

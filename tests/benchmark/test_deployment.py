@@ -137,6 +137,8 @@ def test_the_table_follows_from_the_record_alone():
 
 def test_the_committed_table():
     """Of the present layers and checks; nothing failed; the text is that of the record."""
+    if not (FOLDER / "deployment.json").exists():
+        pytest.skip("the matrix has not been measured yet: python -m benchmark deployment")
     found = load("deployment")
     assert [(row["layer"], row["options"]) for row in found["rows"]] == [
         (variant.layer.__name__, variant.options) for variant in rows()
