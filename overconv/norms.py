@@ -69,7 +69,8 @@ def fold_norms(model: nn.Module) -> tuple[nn.Module, dict[str, str]]:
             continue
         behind = norm._modules.get("act", nn.Identity())
         substitutes |= {id(conv): absorbed, id(norm): behind, id(behind): behind}
-    return deepcopy(model, substitutes).eval(), left
+    reasons = {name: left[name] for name in batch_norms(model) if name in left}
+    return deepcopy(model, substitutes).eval(), reasons
 
 
 def find_foldable(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:

@@ -304,13 +304,16 @@ def check_left(left, expected):
         assert re.search(reason, left[name]), left[name]
 
 
-@pytest.mark.parametrize("conv", [nn.Conv2d, MDConv2d, DyConv2d])
-@pytest.mark.parametrize(
-    ("join", "expected"), JOINS, ids=lambda value: getattr(value, "__name__", "")
-)
+CASES = [
+    pytest.param(join, expected, conv, id=f"{join.__name__}-{conv.__name__}")
+    for join, expected in JOINS
+    for conv in (nn.Conv2d, MDConv2d, DyConv2d)
+    if conv is not MDConv2d or "weight" not in join.__name__  # its weights have other names
+]
+
+
+@pytest.mark.parametrize(("join", "expected", "conv"), CASES)
 def test_norms_fold_where_nobody_else_looks(join, expected, conv, x):
-    if "weight" in join.__name__ and conv is MDConv2d:
-        pytest.skip("its weights have other names")
     model = perturbed(Normed(join, conv))
     folded, left = fold_norms(model)
     check_left(left, expected)
@@ -350,6 +353,20 @@ class Harmless(Optional):
         return y + y if twice else y
 
 
+class Switched(Optional):
+    def __init__(self):
+        super().__init__()
+        self.conv2 = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x, second=False):
+        return self.norm(self.conv2(x) if second else self.conv(x))
+
+
+class Skipped(Optional):
+    def forward(self, x, skip=False):
+        return self.conv(x) if skip else self.norm(self.conv(x))
+
+
 class Counted(Optional):
     def forward(self, x, times=1):
         for _ in range(times):
@@ -382,6 +399,8 @@ MASK = torch.rand(2, 3, 9, 8, dtype=torch.float64)
         (Masked, [{}, {"mask": MASK}], "others see the output of 'conv' too"),
         (Flagged, [{}, {"both": True}], "others see the output of 'conv' too"),
         (Harmless, [{}, {"mask": MASK, "twice": True}, {"scale": 3.0}], None),
+        (Switched, [{}, {"second": True}], "it follows conv, conv2, depending on the arguments"),
+        (Skipped, [{}, {"skip": True}], "it is never called"),
         (Counted, [{}, {"times": 2}], "cannot trace the network: 'Proxy'"),
         (Starred, [{}, {"more": 1}], r"takes any number of arguments, \*\*more"),
         (Listed, [{}, {"scales": (3,)}], r"the optional argument scales=\(1, 2\)"),
@@ -458,6 +477,25 @@ def test_what_an_untraced_part_can_reach_is_left(hold, x):
     if hold not in ("closure", "weak"):  # these are not copied: they go on calling what they did
         expected = {"0.norm": "'0.conv', whose output it sees, is in reach of '1'"} | expected
     check_left(left, expected)
+    compare(model, folded, x)
+
+
+class Nosy(nn.Conv2d):
+    """A convolution of somebody's, which is not looked into, and calls another one."""
+
+    def __init__(self, other):
+        super().__init__(3, 3, 1)
+        self.others = [other]
+
+    def forward(self, x):
+        return super().forward(x) + self.others[0](x)
+
+
+def test_what_a_strangers_convolution_can_reach_is_left(x):
+    block = Block()
+    model = perturbed(nn.Sequential(block, Nosy(block.conv)))
+    folded, left = fold_norms(model)
+    check_left(left, {"0.norm": "in reach of a Nosy, which is not looked into"})
     compare(model, folded, x)
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from benchmark.networks import NETWORKS
 from benchmark.surgery import (
     COLUMNS,
-    NETWORKS,
     calibrate,
     disturb,
     error_of,
