@@ -14,7 +14,6 @@ from torch import nn
 
 from benchmark.tables import markdown, record
 from benchmark.variants import layers
-from overconv.bench.timing import interleaved
 from overconv.forms import plan_forms
 from overconv.operators.base import FoldingConv2d, OverConv2d
 from overconv.operators.condconv import CondConv2d
@@ -27,6 +26,7 @@ from overconv.operators.odconv import ODConv2d
 from overconv.operators.se import SEConv2d
 from overconv.operators.weightnet import WeightNetConv2d
 from overconv.surgery import replace_convs, to_inference
+from overconv.timing import interleaved
 
 # Name, layer, and the convolutions that its authors replace, or all that it is made for.
 DYNAMIC: dict[str, tuple[Any, str]] = {

@@ -14,11 +14,11 @@ from torch import nn
 
 from benchmark.shapes import Shape, layer_shapes
 from benchmark.tables import markdown, record
-from overconv.bench.timing import interleaved
 from overconv.forms import make_plan
 from overconv.operators.base import OverConv2d
 from overconv.operators.dyconv import DyConv2d
 from overconv.operators.mdconv import MDConv2d
+from overconv.timing import interleaved
 
 LAYERS: dict[str, Any] = {
     "MDConv2d, depth 2": partial(MDConv2d, depth=2),

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from benchmark.shapes import Shape, shapes_of
 from benchmark.tables import markdown, record
-from overconv.bench.timing import interleaved
 from overconv.forms import make_plan
 from overconv.gates import PooledGate
 from overconv.operators.condconv import CondConv2d
 from overconv.operators.mdconv import MDConv2d
+from overconv.timing import interleaved
 
 BATCH = 32
 

@@ -18,8 +18,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from overconv.bench.timing import interleaved
 from overconv.operators.base import OverConv2d
+from overconv.timing import interleaved
 
 logger = logging.getLogger("overconv")
 

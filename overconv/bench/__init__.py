@@ -1,1 +1,1 @@
-"""Measuring what layers cost in time."""
+"""What watches the cost of layers: cases, exact figures, paired timing, and the gate."""
