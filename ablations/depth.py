@@ -39,6 +39,10 @@ STUDY = Study(
         "wide-4": "control: the training parameters of gated-4",
         "gated-1": "one layer has no middle: the gate is on the output",
     },
+    factors={
+        "gates": {kind: [f"{kind}-{d}" for d in DEPTHS[1:]] for kind in ("linear", "gated")},
+        "layers": {str(d): [f"linear-{d}", f"gated-{d}"] for d in DEPTHS[1:]},
+    },
     claims=(
         Claim(
             name="D1",

@@ -125,6 +125,7 @@ def _plan(study: Study, preset: str, cells: Mapping[str, Cell]) -> Plan:
         claims=list(study.claims),
         looks=list(study.looks),
         notes=dict(study.notes),
+        factors=dict(study.factors),
     )
 
 

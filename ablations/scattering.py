@@ -7,7 +7,7 @@ Held       network, data, recipe, blocks, one gate a layer from the same pooled 
 Pairs      gated chains are matched with the horizontal layer next above them in parameters;
            a pair supports C1 only if the vertical arm has fewer of them, by exact count
 Control    the plain network, and the plain network widened to the parameters of `horizontal-2`
-Claim      C1
+Claim      C1: every pair must be more accurate, and have fewer parameters
 Run        python -m ablations run scattering --preset reference
 """
 
@@ -38,10 +38,12 @@ STUDY = Study(
     claims=(
         Claim(
             name="C1",
-            wording="vertical scattering is more accurate than horizontal with fewer parameters",
+            wording="depth beats width: vertical scattering is more accurate than horizontal with "
+            "fewer parameters",
             direction="greater",
             contrasts=[Contrast(arm=v, against=h) for v, h in PAIRS.items()],
             margin=0.003,
+            fewer="parameters_training",
         ),
     ),
 )

@@ -9,6 +9,8 @@ from torch import nn
 
 from ablations.identity import describe, describe_layer
 from records.claim import Claim
+from records.grid import Factors, grid
+from records.plan import check_label
 
 Layer = Callable[..., nn.Module]
 Where = str | Callable[[str, nn.Conv2d], bool]
@@ -76,9 +78,12 @@ class Study:
         claims: What is to be judged, with margins, before any arm has been trained.
         looks: Numbers of blocks at which claims may be judged; they share the 5 %.
         notes: A remark on an arm, by label, for the tables.
+        factors: Arms that form a grid: the labels of each level, by factor. Gives main effects and
+            interactions.
 
     Raises:
-        ValueError: ``baseline``, a claim, a note or a :class:`SameParameters` names no arm.
+        ValueError: ``baseline``, a claim, a note, a factor or a :class:`SameParameters` names no
+            arm; a label cannot be shown; ``factors`` are no grid.
     """
 
     name: str
@@ -88,13 +93,16 @@ class Study:
     claims: tuple[Claim, ...] = ()
     looks: tuple[int, ...] = (10,)
     notes: Mapping[str, str] = field(default_factory=dict)
+    factors: Factors = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise ValueError(f"study name {self.name!r}; allowed: letters, digits, underscores")
         object.__setattr__(self, "arms", MappingProxyType(dict(self.arms)))
         object.__setattr__(self, "notes", MappingProxyType(dict(self.notes)))
+        object.__setattr__(self, "factors", MappingProxyType(dict(self.factors)))
         for label, arm in self.arms.items():
+            check_label(label)
             if not isinstance(arm, Arm):
                 raise ValueError(f"arm {label!r} is {arm!r}; allowed: an Arm")
         named = [("baseline", self.baseline), *(("note", label) for label in self.notes)]
@@ -110,6 +118,13 @@ class Study:
             for value in arm.model.values()
             if isinstance(value, SameParameters)
         ]
+        named += [
+            (f"factor {factor}", label)
+            for factor, levels in self.factors.items()
+            for labels in levels.values()
+            for label in labels
+        ]
         for what, label in named:
             if label not in self.arms:
                 raise ValueError(f"{what}: no arm {label!r}; arms: {', '.join(self.arms)}")
+        grid(self.factors)

@@ -6,8 +6,10 @@ from typing import Any
 from analysis.frames import Frames
 from analysis.numbers import NOTHING, count, decimals, scale_of, signed
 from analysis.statistics import Estimate
-from analysis.summary import ArmSummary, Comparison, compare, summarise
+from analysis.summary import MEASURE, ArmSummary, Comparison, compare, summarise
 from analysis.table import Column, Table
+from analysis.verdict_tables import agenda_table as agenda_table
+from analysis.verdict_tables import verdict_table as verdict_table
 
 ARM_COLUMNS = (
     Column("arm", "arm", is_text=True),
@@ -140,6 +142,12 @@ def _footnotes(frames: Frames, summaries: list[ArmSummary]) -> tuple[str, ...]:
         "this one comparison.",
         "No verdict yet: several such intervals side by side are not jointly 95 %.",
     ]
+    held = {frozenset(frames.by_block(s.label, MEASURE).index) for s in summaries if s.num_trials}
+    if len(held) > 1:
+        notes.append(
+            "The arms have different blocks: each mean is over those of its own arm, so that means "
+            "may differ by something else than the difference, which is over shared blocks."
+        )
     if len(frames.blocks) < 2:
         notes.append("One block or none: no interval, and nothing can be concluded.")
     for s in summaries:

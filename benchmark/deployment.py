@@ -151,7 +151,7 @@ LIMITS = (
         "train()",
         traits.has_norms_in_a_row,
         "dead bias",
-        r"the gradient of \['(middle\.0|inner\.norm)\.bias'.*\] is zero",
+        r"the gradient of \['(behind\.0|inner\.norm)\.bias'.*\] is zero",
     ),
 )
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from overconv.operators.base import OverConv2d
+from overconv.operators.branches import BranchedConv2d
 
 Layer = type[OverConv2d]
 
@@ -56,7 +57,8 @@ EXTRAS: dict[str, tuple[dict[str, Any], ...]] = {
         {"depth": 3, "form": "compact", "placement": ("input", "middle", "output")},
         {"depth": 3, "form": "(A3 D2) ((A2 D1) (A1 x))", "middle_channels": 8},
         {"placement": ("input", "output"), "middle_norm": True, "spatial": "last"},
-        {"placement": (), "reduction": 1, "temperature": 3.0},
+        {"placement": ()},
+        {"reduction": 1, "temperature": 3.0},
         {"when": "batch", "form": "compact"},
     ),
     "MobileOneConv2d": ({"num_kernels": 1},),
@@ -71,6 +73,9 @@ EXTRAS: dict[str, tuple[dict[str, Any], ...]] = {
         {"groups_per_channel": 1, "reduction": 1},
     ),
 }
+
+# What an option that is changed by itself has no effect without, so that the layer refuses it.
+NEEDS: dict[tuple[str, str], dict[str, Any]] = {("MAConv2d", "squash"): {"middle": "gate"}}
 
 
 @dataclass(frozen=True)
@@ -225,13 +230,15 @@ def _variants(layer: Layer) -> Iterator[Variant]:
             changed.append({option: not default})
         elif isinstance(default, str):
             others = [value for value in allowed(layer, option) if value != default]
-            changed += [{option: value} for value in others]
+            needs = NEEDS.get((layer.__name__, option), {})
+            changed += [{**needs, option: value} for value in others]
     for more in [*changed, *EXTRAS.get(layer.__name__, ())]:
         variant = Variant(layer, more)
         yield variant if refusal(variant) is None else Variant(layer, more, "large")
     form = layer.form_option
     for geometry in GEOMETRIES:
-        if geometry == "large":  # for those that want a large kernel
+        # for those that want a large kernel (above), and those with smaller ones among its taps
+        if geometry == "large" and not issubclass(layer, BranchedConv2d):
             continue
         yield Variant(layer, {}, geometry)
         if form is not None and form in defaults:

@@ -1,16 +1,19 @@
 """What a network costs: parameters, multiply-accumulates and floating-point operations, by formula.
 
-Nothing is computed: the network runs once on tensors that have shapes and no values.
+Nothing is computed: the network runs once on tensors that have shapes and no values. What formulas
+say is held against what real runs dispatch by :mod:`overconv.crosscheck`.
 """
 
 import math
+from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from overconv.backward import convolution_backward, layer_backward
 from overconv.forms import plan_forms
 from overconv.operators.base import Macs
 from overconv.surgery import to_inference
@@ -26,6 +29,7 @@ _FREE = (
 )
 
 _BATCH = 2
+_UNKNOWN = ("refuse", "list")
 
 
 @dataclass(frozen=True)
@@ -36,15 +40,64 @@ class Cost:
         parameters: Their number; a shared one counts once, buffers do not count.
         macs: Multiply-accumulates of one forward pass on one image, by kind; see
             :class:`overconv.operators.base.Macs`.
+        macs_backward: The same of the backward pass (:mod:`overconv.backward`); none where the
+            network is deployed.
+        modules, modules_backward: Both by the name of the module, all its calls together.
+        uncounted: What no formula covers, by name, in words; see ``unknown`` of
+            :func:`count_costs`. Empty unless that is ``"list"``, but for backward passes.
     """
 
     parameters: int
     macs: Macs
+    macs_backward: Macs = field(default=Macs(), compare=False)
+    modules: Mapping[str, Macs] = field(default_factory=dict, compare=False)
+    modules_backward: Mapping[str, Macs] = field(default_factory=dict, compare=False)
+    uncounted: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def flops(self) -> int:
-        """Floating-point operations: two for each multiply-accumulate."""
+        """Floating-point operations of a forward pass: two for each multiply-accumulate."""
         return 2 * self.macs.total
+
+    @property
+    def flops_backward(self) -> int:
+        """Floating-point operations of a backward pass: two for each multiply-accumulate."""
+        return 2 * self.macs_backward.total
+
+    def figures(self) -> dict[str, int]:
+        """All figures by name: of one image by kind, and what is shared once a batch."""
+        named = {"parameters": self.parameters}
+        for name, macs in (("macs", self.macs), ("macs_backward", self.macs_backward)):
+            named |= {f"{name}.{kind}": value for kind, value in asdict(macs).items()}
+        return named
+
+    def __str__(self) -> str:
+        """A table: by module, and in all."""
+        rows = [["module", "pass", *KINDS, "MACs", "FLOPs"]]
+        for name, macs in self.modules.items():
+            rows.append([name or "(itself)", "forward", *_numbers(macs)])
+            if name in self.modules_backward:
+                rows.append(["", "backward", *_numbers(self.modules_backward[name])])
+        rows.append([f"in all, {self.parameters:,} parameters", "forward", *_numbers(self.macs)])
+        if self.macs_backward.total:
+            rows.append(["", "backward", *_numbers(self.macs_backward)])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if place < 2 else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        lines += [f"not counted: {name}: {why}" for name, why in self.uncounted.items()]
+        return "\n".join(lines)
+
+
+KINDS = ("gate", "compose", "convolution", "other", "shared")
+
+
+def _numbers(macs: Macs) -> list[str]:
+    return [f"{value:,}" for value in (*asdict(macs).values(), macs.total, 2 * macs.total)]
 
 
 @dataclass(frozen=True)
@@ -52,7 +105,7 @@ class Costs:
     """Cost of a network as it is trained, and as it is deployed.
 
     Attributes:
-        training: In ``train()``; one forward pass.
+        training: In ``train()``; a forward and a backward pass.
         deployed: After :func:`overconv.surgery.to_inference`, each layer in the form of least work
             (:func:`overconv.forms.plan_forms`).
     """
@@ -77,8 +130,15 @@ class Costs:
             "flops_deployed": self.deployed.flops,
         }
 
+    def __str__(self) -> str:
+        """Where the cost is: a table of either form, module by module."""
+        return (
+            f"in training:\n{self.training}\n\ndeployed, {self.over_parameters:,} parameters"
+            f" fewer:\n{self.deployed}"
+        )
 
-def count_costs(model: nn.Module, example_input: Tensor) -> Costs:
+
+def count_costs(model: nn.Module, example_input: Tensor, *, unknown: str = "refuse") -> Costs:
     """Parameters and multiply-accumulates of ``model``, in training and deployed.
 
     Charged are this library's layers, by their own formulas (any module with a method
@@ -88,29 +148,49 @@ def count_costs(model: nn.Module, example_input: Tensor) -> Costs:
 
     Args:
         model: Stays as it is. Its ``forward`` has to take one tensor and to run on the meta device.
-        example_input: Images (B, C, H, W) of which the shape and dtype count. The batch size does
-            not: the figures are those of one image.
+            A parameter with ``requires_grad=False`` costs a backward pass nothing.
+        example_input: Images (B, C, H, W) of which the shape, the dtype and ``requires_grad``
+            count. The batch size does not: the figures are those of one image.
+        unknown: ``"refuse"``, or ``"list"``: what cannot be counted is listed in
+            :attr:`Cost.uncounted` and charged nothing. :func:`overconv.crosscheck.cross_check`
+            counts it by other means.
 
     Raises:
         ValueError: A module owns parameters and is of no kind that can be counted, or does not
-            see the batch as its first axis; the message names it.
+            see the batch as its first axis; the message names it. Or ``unknown`` is neither.
 
     Example:
         >>> costs = count_costs(nn.Conv2d(3, 8, 3, padding=1), torch.zeros(1, 3, 32, 32))
         >>> costs.training.parameters, costs.training.macs.convolution, costs.training.flops
         (224, 221184, 442368)
+        >>> costs.training.macs_backward.convolution  # the image needs no gradient
+        221184
     """
+    if unknown not in _UNKNOWN:
+        raise ValueError(f"unknown must be one of {_UNKNOWN}, got {unknown!r}")
     training, deployed = _without_values(model).train(), to_inference(_without_values(model))
     for network in (training, deployed):
-        _counted(network)  # what cannot be counted is told before anything runs
-    deployed = plan_forms(deployed, _images(example_input)[:1])
-    return Costs(_count(training, example_input), _count(deployed, example_input))
+        charged(network, unknown)  # what cannot be counted is told before anything runs
+    images = _images(example_input)
+    deployed = plan_forms(deployed, images[:1].detach())
+    with torch.no_grad():
+        cost = _count(deployed, images, unknown)
+    deployed_cost = replace(cost, macs_backward=Macs(), modules_backward={})
+    return Costs(_count(training, images, unknown), deployed_cost)
+
+
+def count_cost(model: nn.Module, example_input: Tensor, *, unknown: str = "refuse") -> Cost:
+    """The cost of ``model`` as it stands, in its mode and its forms; see :func:`count_costs`."""
+    if unknown not in _UNKNOWN:
+        raise ValueError(f"unknown must be one of {_UNKNOWN}, got {unknown!r}")
+    return _count(_without_values(model), _images(example_input), unknown)
 
 
 def _images(example_input: Tensor) -> Tensor:
     """Two, since a batch norm in training refuses to normalise one by itself."""
     shape = (_BATCH, *example_input.shape[1:])
-    return torch.empty(shape, dtype=example_input.dtype, device="meta")
+    images = torch.empty(shape, dtype=example_input.dtype, device="meta")
+    return images.requires_grad_(example_input.requires_grad)
 
 
 def _without_values(model: nn.Module) -> nn.Module:
@@ -123,23 +203,72 @@ def _without_values(model: nn.Module) -> nn.Module:
     return deepcopy(model, substitutes)
 
 
-@torch.no_grad()
-def _count(model: nn.Module, example_input: Tensor) -> Cost:
-    calls: list[Macs] = []
-    for name, module in _counted(model).items():
+class Charges:
+    """Charges what a network calls while it runs, for a batch of images of known size.
 
-        def count(module: nn.Module, inputs: Any, output: Tensor, name: str = name) -> None:
-            calls.append(_macs(name, module, inputs[0], output, _BATCH))
+    Attributes:
+        forward, backward: Multiply-accumulates of one image by the name of the module.
+        uncounted: What no formula covers, in words.
+        called: Names of the charged modules that were called.
+    """
 
-        module.register_forward_hook(count)
-    model(_images(example_input))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Cost(parameters, sum(calls, Macs()))
+    def __init__(self, model: nn.Module, batch: int, unknown: str) -> None:
+        modules, self.uncounted = charged(model, unknown)
+        self.batch, self.unknown = batch, unknown
+        self.forward: dict[str, Macs] = {}
+        self.backward: dict[str, Macs] = {}
+        self.names = list(modules)
+        self.handles = [
+            module.register_forward_hook(self._hook(name)) for name, module in modules.items()
+        ]
+
+    def _hook(self, name: str) -> Any:
+        def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            x = inputs[0]
+            if x.shape[0] != self.batch:
+                why = f"its input {tuple(x.shape)} has no batch of {self.batch} as its first axis"
+                if self.unknown == "refuse":
+                    raise ValueError(f"cannot count the cost of {name!r}: {why}")
+                self.uncounted[name] = why
+                return
+            self.forward[name] = self.forward.get(name, Macs()) + _macs(module, x, output)
+            try:
+                backward = _backward(module, x, output)
+            except ValueError as error:
+                self.uncounted[name] = str(error)
+            else:
+                self.backward[name] = self.backward.get(name, Macs()) + backward
+
+        return count
+
+    def remove(self) -> None:
+        """Take the hooks away again; a module that no formula covers whole is charged nothing."""
+        for handle in self.handles:
+            handle.remove()
 
 
-def _counted(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules that are charged, by name."""
+def _count(model: nn.Module, images: Tensor, unknown: str) -> Cost:
+    charges = Charges(model, _BATCH, unknown)
+    model(images)
+    charges.remove()
+    return Cost(
+        sum(parameter.numel() for parameter in model.parameters()),
+        sum(charges.forward.values(), Macs()),
+        sum(charges.backward.values(), Macs()),
+        charges.forward,
+        charges.backward,
+        charges.uncounted,
+    )
+
+
+def charged(model: nn.Module, unknown: str) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """The modules that are charged by name, and what owns parameters and is not.
+
+    Raises:
+        ValueError: There is such, and ``unknown`` is ``"refuse"``.
+    """
     counted: dict[str, nn.Module] = {}
+    uncounted: dict[str, str] = {}
     inside: set[nn.Module] = set()
     for name, module in model.named_modules():
         if module in inside:
@@ -150,12 +279,14 @@ def _counted(model: nn.Module) -> dict[str, nn.Module]:
         elif _computes_as(module, nn.Conv2d, "_conv_forward") or _computes_as(module, nn.Linear):
             counted[name] = module
         elif list(module.parameters(recurse=False)) and not isinstance(module, _FREE):
-            raise ValueError(
-                f"cannot count the cost of {name or 'the model'!r}, a {type(module).__name__} with"
-                " parameters: give it a method macs(image) that returns"
-                " overconv.operators.base.Macs"
-            )
-    return counted
+            if unknown == "refuse":
+                raise ValueError(
+                    f"cannot count the cost of {name or 'the model'!r}, a {type(module).__name__}"
+                    " with parameters: give it a method macs(image) that returns"
+                    " overconv.operators.base.Macs"
+                )
+            uncounted[name] = f"a {type(module).__name__} with parameters has no formula"
+    return counted, uncounted
 
 
 def _computes_as(module: nn.Module, kind: type[nn.Module], *methods: str) -> bool:
@@ -165,17 +296,20 @@ def _computes_as(module: nn.Module, kind: type[nn.Module], *methods: str) -> boo
     )
 
 
-def _macs(name: str, module: Any, x: Tensor, output: Tensor, batch: int) -> Macs:
+def _positions(module: Any, output: Tensor) -> int:
+    """How many times an image multiplies by the whole weight."""
+    shape = output.shape[1:-1] if isinstance(module, nn.Linear) else output.shape[2:]
+    return math.prod(shape)
+
+
+def _macs(module: Any, x: Tensor, output: Tensor) -> Macs:
     """Charge for one call of ``module``."""
-    if x.shape[0] != batch:
-        raise ValueError(
-            f"cannot count the cost of {name!r}: its input {tuple(x.shape)} has no batch of {batch}"
-            " as its first axis"
-        )
     if callable(getattr(module, "macs", None)):
         return module.macs(tuple(x.shape[2:]))
-    if isinstance(module, nn.Linear):
-        positions = math.prod(output.shape[1:-1])
-    else:
-        positions = math.prod(output.shape[2:])
-    return Macs(convolution=module.weight.numel() * positions)
+    return Macs(convolution=module.weight.numel() * _positions(module, output))
+
+
+def _backward(module: Any, x: Tensor, output: Tensor) -> Macs:
+    if callable(getattr(module, "macs", None)):
+        return layer_backward(module, (x.shape[2], x.shape[3]), x.requires_grad)
+    return convolution_backward(module.weight, _positions(module, output), x.requires_grad)

@@ -125,11 +125,11 @@ def mix_kernels(shares: Tensor, kernels: Tensor) -> Tensor:
     batch, num_kernels = shares.shape
     out_channels = kernels.shape[0] // num_kernels
     if kernels.is_contiguous() or not kernels.is_contiguous(memory_format=torch.channels_last):
-        mixed = shares @ kernels.reshape(num_kernels, -1)
+        mixed = torch.mm(shares, kernels.reshape(num_kernels, -1))
         return mixed.view(batch, out_channels, *kernels.shape[1:])
     # a view again, with the channels last
     last = kernels.permute(0, 2, 3, 1)
-    mixed = shares @ last.reshape(num_kernels, -1)
+    mixed = torch.mm(shares, last.reshape(num_kernels, -1))
     return mixed.view(batch, out_channels, *last.shape[1:]).permute(0, 1, 4, 2, 3)
 
 

@@ -67,13 +67,15 @@ class InferenceGate(nn.Module):
             logits = torch.addmm(own["bias1"], logits.relu_(), own["matrix1"])
         if self.simple:
             return (logits.sigmoid_(),)
-        parts = (logits,) if len(self.blocks) == 1 else logits.split(self.sizes, 1)
+        # not split(), which is a function in Python and takes longer than what it calls
+        single = len(self.blocks) == 1
+        parts = (logits,) if single else logits.split_with_sizes(self.sizes, 1)
         gates: list[Tensor] = []
         for (kind, widths), part in zip(self.blocks, parts, strict=True):
             squashed = part.softmax(-1) if kind == "softmax" else part.sigmoid()
             if kind == "2sigmoid":
                 squashed = squashed * 2
-            gates += (squashed,) if len(widths) == 1 else squashed.split(widths, 1)
+            gates += (squashed,) if len(widths) == 1 else squashed.split_with_sizes(widths, 1)
         return tuple(gates)
 
     def _note_simple(self) -> None:

@@ -194,7 +194,11 @@ def _absorbed(conv: Any, scale: Tensor, shift: Tensor) -> nn.Module | None:
     """A copy of ``conv`` whose outputs are scaled and shifted; None if it cannot be."""
     copy = deepcopy(conv)
     if isinstance(copy, OverConv2d):
-        return copy if copy.absorb_affine(scale, shift) else None
+        frozen = not any(parameter.requires_grad for parameter in conv.parameters())
+        absorbed = copy.absorb_affine(scale, shift)
+        if frozen:  # what it creates anew would train
+            copy.requires_grad_(False)
+        return copy if absorbed else None
     weight = scale_output(copy.weight, scale)
     bias = shift if copy.bias is None else copy.bias * scale + shift
     for name, value in (("weight", weight), ("bias", bias)):

@@ -242,7 +242,9 @@ def to_inference(model: nn.Module) -> nn.Module:
     Each module that has a method ``to_inference`` is replaced by what that returns, a plain
     convolution where the layer folds. Then each batch norm that alone sees the output of a
     convolution, or of a layer that can absorb it, is folded into that; see
-    :func:`overconv.norms.fold_norms` for what has to be certain. Everything else is copied.
+    :func:`overconv.norms.fold_norms` for what has to be certain. Everything else is copied. What
+    was frozen stays so: a layer of this library all of whose parameters have
+    ``requires_grad=False`` is replaced by one like it, and a convolution's trains as it did.
 
     Who sees what is read off by :mod:`torch.fx`, for the network as it is configured and called
     with tensors. What it cannot trace keeps its batch norms; the logger ``overconv`` reports at

@@ -54,13 +54,21 @@ class Case:
             raise ValueError(f"name={self.name!r}: letters, digits and ._,=+- with / between parts")
         if not callable(self.build):
             raise ValueError(f"build of case {self.name!r} must be callable, got {self.build!r}")
+        for name in ("plain", "expected"):
+            if not (getattr(self, name) is None or callable(getattr(self, name))):
+                raise ValueError(
+                    f"{name} of case {self.name!r} must be callable or None,"
+                    f" got {getattr(self, name)!r}"
+                )
         if self.step not in STEPS:
             raise ValueError(
                 f"step of case {self.name!r} must be one of {STEPS}, got {self.step!r}"
             )
-        if not self.shape or any(type(size) is not int or size < 1 for size in self.shape):
+        sizes = self.shape if isinstance(self.shape, tuple) else ()
+        if not sizes or any(type(size) is not int or size < 1 for size in sizes):
             raise ValueError(
-                f"shape of case {self.name!r} must be positive integers, got {self.shape!r}"
+                f"shape of case {self.name!r} must be a tuple of positive integers,"
+                f" got {self.shape!r}"
             )
         if not self.limit > 1:
             raise ValueError(f"limit of case {self.name!r} must be above 1, got {self.limit!r}")
@@ -96,8 +104,15 @@ def by_kernels(module: nn.Module, x: Tensor) -> Tensor:
 
     Shape:
         (B, I, H, W) -> (B, O, H', W')
+
+    Raises:
+        ValueError: ``module`` is no layer of this library.
     """
-    assert isinstance(module, OverConv2d), f"{type(module).__name__} is no layer of this library"
+    if not isinstance(module, OverConv2d):
+        raise ValueError(
+            f"by_kernels is for layers of this library, and {type(module).__name__} is none:"
+            " give the case an expected of its own"
+        )
     kernels, bias = module.kernels(x)
     padded, rows = module.pad_fully(x), []
     for index in range(x.shape[0]):
@@ -114,12 +129,17 @@ def make(case: Case, *, plain: bool = False, device: torch.device | str = "cpu")
     """The module of a case, or its plain counterpart, in the mode of its step.
 
     Torch's global generator is as before afterwards.
+
+    Raises:
+        ValueError: What was built is no module.
     """
     build = case.plain if plain else case.build
     assert build is not None, f"{case.name} has no plain counterpart"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = build()
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"case {case.name!r} builds no torch.nn.Module but {module!r}")
     return module.to(device).train(case.step == "training")
 
 

@@ -90,6 +90,3 @@ class ACConv2d(NormedBranchesConv2d):
         sizes = {"square": (high, wide), "row": (1, wide), "column": (high, 1)}
         self.add_branches(sizes, identity=False)
         self.reset_parameters()
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, gamma={self.gamma}"

@@ -1,7 +1,10 @@
 """What every layer of the library has in common: geometry, padding, conversion, forms, cost."""
 
+import inspect
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import astuple, dataclass
+from functools import wraps
 from typing import Any, Self
 
 import torch
@@ -49,6 +52,30 @@ class Macs:
         return self.gate + self.compose + self.convolution + self.other + self.shared
 
 
+def own_options(layer: type) -> dict[str, Any]:
+    """A layer's own options, keyword-only, each with its default; those of its bases too."""
+    found: dict[str, Any] = {}
+    for cls in reversed(layer.__mro__):
+        if "__init__" in vars(cls):
+            parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
+            own = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+            # one without a default is between a layer and its base, and nothing that users give
+            found |= {p.name: p.default for p in own if p.default is not p.empty}
+    return found
+
+
+def _as_frozen(to_inference: Callable[[Any], nn.Module]) -> Callable[[Any], nn.Module]:
+    """``to_inference`` of a layer, such that nothing trains of what nothing trained of."""
+
+    @wraps(to_inference)
+    def deploy(layer: nn.Module) -> nn.Module:
+        deployed = to_inference(layer)
+        frozen = not any(parameter.requires_grad for parameter in layer.parameters())
+        return deployed.requires_grad_(False) if frozen else deployed
+
+    return deploy
+
+
 class OverConv2d(nn.Module):
     """Base of all layers: the geometry of a :class:`torch.nn.Conv2d` without its weights.
 
@@ -56,6 +83,9 @@ class OverConv2d(nn.Module):
     :meth:`to_inference`, :meth:`macs` and :meth:`start_from`. A layer that folds derives from
     :class:`FoldingConv2d`. A dynamic one also defines :meth:`kernels`, :meth:`kernel_dimension` and
     :meth:`absorb_affine`, and where it can be evaluated in several ways, :meth:`forms`.
+
+    A layer's own options are keyword-only and kept as attributes of their names, but for a
+    temperature, which is a buffer of the gate.
 
     Attributes:
         form_option: Name of the attribute that chooses among :meth:`forms`; None without a choice.
@@ -69,6 +99,11 @@ class OverConv2d(nn.Module):
     """
 
     form_option: str | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "to_inference" in vars(cls):  # here, since what it creates anew would train
+            cls.to_inference = _as_frozen(cls.to_inference)  # type: ignore[assignment, method-assign]
 
     def __init__(
         self,
@@ -207,7 +242,8 @@ class OverConv2d(nn.Module):
         """A new module in ``eval()`` that computes what this one computes in ``eval()``.
 
         A :class:`torch.nn.Conv2d` where the layer folds into one, else a copy of the layer in
-        its best form for inference. The layer itself stays as it is.
+        its best form for inference. The layer itself stays as it is. If all of its parameters have
+        ``requires_grad=False``, so have those of the new module.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no to_inference()")
 
@@ -298,7 +334,18 @@ class OverConv2d(nn.Module):
                 parts.append(f"{name}={getattr(self, name)!r}")
         if getattr(self, "bias", None) is None:
             parts.append("bias=False")
+        parts += [f"{name}={value!r}" for name, value in self.shown_options().items()]
         return ", ".join(parts)
+
+    def shown_options(self) -> dict[str, Any]:
+        """The layer's own options that ``repr`` shows: the form, and what is not the default."""
+        options = own_options(type(self)).items()
+        present = {name: getattr(self, name, default) for name, default in options}
+        return {
+            name: present[name]
+            for name, default in options
+            if name == self.form_option or present[name] != default
+        }
 
 
 class FoldingConv2d(OverConv2d):

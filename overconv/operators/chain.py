@@ -26,7 +26,7 @@ from overconv.functional import (
 )
 from overconv.gates import SQUASHES, WHENS, PooledGate, Squash, trained
 from overconv.inference_gate import InferenceGate
-from overconv.operators.base import OverConv2d
+from overconv.operators.base import OverConv2d, own_options
 from overconv.operators.chain_dimension import chain_dimension
 from overconv.operators.factor import factor_kernel
 from overconv.operators.order import IMAGE, Order, Step, expanding, factors, is_gate, steps
@@ -102,13 +102,15 @@ class ChainConv2d(OverConv2d):
             for wide_in, wide_out, size in self._layer_shapes()
         )
         self.bias = nn.Parameter(torch.empty(self.out_channels, **factory)) if bias else None
-        # ``middle[l]`` acts on the output of layer l, before it is gated
-        self.middle = nn.ModuleList(
+        # ``behind[l]`` acts on the output of layer l, before it is gated
+        self.behind = nn.ModuleList(
             nn.BatchNorm2d(self.middle_channels, **factory)
             for _ in range(self.depth - 1)
             if self.middle_norm
         )
-        self.gate = self._build_gate(reduction, squash, temperature, when, factory)
+        self.squash = one_of("squash", squash, SQUASHES)
+        self.reduction = at_least("reduction", reduction, 1)
+        self.gate = self._build_gate(temperature, when, factory)
         self.order = expanding(self.product)
         self.reset_parameters()
 
@@ -133,24 +135,34 @@ class ChainConv2d(OverConv2d):
         return list(zip(widths[:-1], widths[1:], sizes, strict=True))
 
     def _build_gate(
-        self, reduction: int, squash: str, temperature: float, when: str, factory: dict[str, Any]
+        self, temperature: float, when: str, factory: dict[str, Any]
     ) -> PooledGate | None:
-        one_of("squash", squash, SQUASHES)
         one_of("when", when, WHENS)
-        Squash(squash, temperature)  # checked also where nothing is gated
-        hidden = max(4, self.in_channels // at_least("reduction", reduction, 1))
+        Squash(self.squash, temperature)  # checked also where nothing is gated
         heads = [self.width(position) for position in self.gated]
         if not heads:
             return None
         return PooledGate(
             self.in_channels,
             heads,
-            hidden=hidden,
-            squash=squash,
+            hidden=max(4, self.in_channels // self.reduction),
+            squash=self.squash,
             temperature=temperature,
             when=when,
             **factory,
         )
+
+    def refuse_without_gate(self, because: str, **given: Any) -> None:
+        """Raise a ValueError if nothing is gated and an option of the gate is not the default."""
+        if self.gate is not None:
+            return
+        single = "depth=1 and " if self.depth == 1 else ""
+        defaults = own_options(type(self))
+        for name, value in given.items():
+            if value != defaults[name]:
+                raise ValueError(
+                    f"{name}={value!r} has no effect with {single}{because}: there is no gate"
+                )
 
     def width(self, position: int) -> int:
         """Channels at a position."""
@@ -180,7 +192,7 @@ class ChainConv2d(OverConv2d):
     @property
     def norms(self) -> list[_BatchNorm]:
         """The middle norms; none without ``middle_norm``, or once they are folded."""
-        return [module for module in self.middle if isinstance(module, _BatchNorm)]
+        return [module for module in self.behind if isinstance(module, _BatchNorm)]
 
     def reset_parameters(self) -> None:
         """Start with the variance of a :class:`torch.nn.Conv2d` and neutral gates.
@@ -226,7 +238,7 @@ class ChainConv2d(OverConv2d):
         # all that follows from it is worked out here, not in each forward pass
         self._order, self._padded = order, self.pads_first(order)
         self._gated = tuple(f"D{position}" for position in self.gated)
-        self._num_middle = len(self.middle)
+        self._num_middle = len(self.behind)
         self._steps = steps(order, f"A{self.spatial_index + 1}")
 
     def pads_first(self, order: Order) -> bool:
@@ -236,7 +248,7 @@ class ChainConv2d(OverConv2d):
         it. Without a norm, or where nothing runs before the spatial layer, both are the same, and
         the later is cheaper.
         """
-        if self.spatial_index == 0 or len(self.middle) == 0:
+        if self.spatial_index == 0 or len(self.behind) == 0:
             return False
         kernels = [step for step in steps(order, f"A{self.depth}") if step.gate is None]
         return not kernels[0].spatial
@@ -265,7 +277,7 @@ class ChainConv2d(OverConv2d):
                 if weight is None:  # parametrised, or a replica: what stands in its place
                     weight = getattr(self.weights, str(step.layer))
                 if step.layer < self._num_middle:  # the norm of a single layer runs on features
-                    module = self.middle[step.layer]
+                    module = self.behind[step.layer]
                     if isinstance(module, ChannelShift):
                         shift = module.bias
                     else:
@@ -322,9 +334,9 @@ class ChainConv2d(OverConv2d):
     def _folded_layer(self, index: int) -> tuple[Tensor, Tensor | None]:
         """A layer's weight and the constant behind it, its norm folded in."""
         weight = self.weights[index]
-        if index >= len(self.middle):
+        if index >= len(self.behind):
             return weight, None
-        module = self.middle[index]
+        module = self.behind[index]
         if isinstance(module, ChannelShift):
             return weight, module.bias
         assert isinstance(module, _BatchNorm)
@@ -382,9 +394,9 @@ class ChainConv2d(OverConv2d):
                     layers = [whole]
             copy.depth, copy.middle_norm = len(layers), False
             copy.weights = nn.ParameterList(weight.detach().clone() for weight, _ in layers)
-            copy.middle = nn.ModuleList()
+            copy.behind = nn.ModuleList()
             if any(shift is not None for _, shift in layers):
-                copy.middle.extend(
+                copy.behind.extend(
                     ChannelShift(
                         weight.new_zeros(weight.shape[0])
                         if shift is None
@@ -398,8 +410,8 @@ class ChainConv2d(OverConv2d):
     def absorb_affine(self, scale: Tensor, shift: Tensor) -> bool:
         last = self.weights[-1]
         last.mul_(scale[:, None, None, None])
-        if len(self.middle) == self.depth:
-            constant = self.middle[-1]
+        if len(self.behind) == self.depth:
+            constant = self.behind[-1]
             assert isinstance(constant, ChannelShift), "no norm follows the last layer"
             constant.bias.mul_(scale)
         bias = shift if self.bias is None else self.bias * scale + shift
@@ -419,14 +431,11 @@ class ChainConv2d(OverConv2d):
             spatial=self.spatial,
         )
 
-    def extra_repr(self) -> str:
-        parts = [super().extra_repr(), f"depth={self.depth}"]
-        if self.depth > 1:
-            parts.append(f"middle_channels={self.middle_channels}")
-        parts.append(f"placement={self.placement}")
-        if self.spatial == "last":
-            parts.append("spatial='last'")
-        return ", ".join(parts)
+    def shown_options(self) -> dict[str, Any]:
+        shown = super().shown_options()
+        if self.depth == 1:  # there is no middle, or none any more
+            del shown["middle_channels"]
+        return shown
 
 
 def canonical_placement(placement: Sequence[str]) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ class ChainMacs:
         self.pixels_out = math.prod(chain.output_size(image))
         self.spatial = f"A{chain.spatial_index + 1}"
         self.per_sample = chain.gate is not None and chain.gate.per_sample
-        self.adds_constants = len(chain.middle) > 0
+        self.adds_constants = len(chain.behind) > 0
 
     def multiply(self, left: Factors, right: Factors) -> Macs:
         """Cost of the product of two products."""
@@ -64,7 +64,7 @@ class ChainMacs:
     def _adds_constant(self, kernel: Factors) -> bool:
         """Whether a kernel has a constant behind it: all layers do, once norms are folded."""
         layers = [int(factor[1:]) for factor in kernel if not is_gate(factor)]
-        return any(layer <= len(self.chain.middle) for layer in layers)
+        return any(layer <= len(self.chain.behind) for layer in layers)
 
     def _width(self, product: Factors) -> int:
         """Output channels of a product, or the channels of a gate."""
@@ -150,7 +150,7 @@ def _within(
 ) -> Order:
     """The cheapest order in which each run of layers becomes one kernel."""
     spatial = f"A{chain.spatial_index + 1}"
-    padded = chain.spatial_index > 0 and len(chain.middle) > 0 and spatial not in runs[-1]
+    padded = chain.spatial_index > 0 and len(chain.behind) > 0 and spatial not in runs[-1]
     cost = ChainMacs(chain, image, padded)
     run_of = {layer: run for run in runs for layer in run}
 

@@ -233,9 +233,6 @@ class DBBConv2d(NormedBranchesConv2d):
         average = self.out_channels * self._taps * pixels
         return total + Macs(convolution=average, other=additions, shared=shared)
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, middle_channels={self.middle_channels}"
-
 
 def image_of_zero(norm: nn.BatchNorm2d) -> Tensor:
     """What ``norm`` makes of zero by its running statistics, one value a channel."""

@@ -132,14 +132,16 @@ class DCDConv2d(OverConv2d):
         )
         self.register_parameter("latent_shift", None)  # left by the first norm once it is folded
         entries = self.latent_channels * latent_group
-        pool = at_least("pool", pool, 1)
-        widest = max(pool**2 * self.in_channels, entries)
+        self.pool, self.gate_norm = at_least("pool", pool, 1), bool(gate_norm)
+        self.squash = one_of("squash", squash, tuple(SQUASHES))
+        self.reduction = at_least("reduction", reduction, 1)
+        widest = max(self.pool**2 * self.in_channels, entries)
         self.gate = DCDGate(
             self.in_channels,
             (self.out_channels, entries),
-            hidden=max(4, widest // at_least("reduction", reduction, 1)),
-            pool=pool,
-            squash=one_of("squash", squash, tuple(SQUASHES)),
+            hidden=max(4, widest // self.reduction),
+            pool=self.pool,
+            squash=self.squash,
             **factory,
         )
         self.reset_parameters()
@@ -263,7 +265,7 @@ class DCDConv2d(OverConv2d):
                 constant = constant_through(shift, copy.expand, self.groups)
                 bias = constant if copy.bias is None else copy.bias + constant
                 copy.bias = nn.Parameter(bias)
-        copy.compress_norm = copy.mix_norm = None
+        copy.compress_norm, copy.mix_norm, copy.gate_norm = None, None, False
         return copy
 
     def absorb_affine(self, scale: Tensor, shift: Tensor) -> bool:
@@ -310,7 +312,3 @@ class DCDConv2d(OverConv2d):
         elementwise = static + compress + self.out_channels * per_group
         elementwise += norms[0] * compress + norms[1] * matrix
         return total + Macs(compose=compose, other=elementwise)
-
-    def extra_repr(self) -> str:
-        parts = [super().extra_repr(), f"latent_channels={self.latent_channels}", f"on={self.on!r}"]
-        return ", ".join(parts)

@@ -158,6 +158,3 @@ class DOConv2d(FoldingConv2d):
         # the fixed part adds, the matrices multiply
         shared = values * self.depth_multiplier
         return Macs(convolution=convolution, other=values * self._copies, shared=shared)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, depth_multiplier={self.depth_multiplier}"

@@ -62,9 +62,8 @@ class DyConv2d(MixtureConv2d):
         reduction: int = 4,
         temperature: float = 1.0,
     ) -> None:
-        hidden = max(
-            4, at_least("in_channels", in_channels, 1) // at_least("reduction", reduction, 1)
-        )
+        reduction = at_least("reduction", reduction, 1)
+        hidden = max(4, at_least("in_channels", in_channels, 1) // reduction)
         super().__init__(
             in_channels,
             out_channels,
@@ -81,3 +80,4 @@ class DyConv2d(MixtureConv2d):
             on=on,
             gate={"hidden": hidden, "squash": "softmax", "temperature": temperature},
         )
+        self.reduction = reduction

@@ -99,9 +99,10 @@ class DyNetConv2d(OverConv2d):
         rows, per_group = self.out_channels * self.num_kernels, self.in_channels // self.groups
         self.weight = nn.Parameter(torch.empty(rows, per_group, *self.kernel_size, **factory))
         self.bias = nn.Parameter(torch.empty(self.out_channels, **factory)) if bias else None
-        hidden = None
+        self.reduction, hidden = reduction, None
         if reduction is not None:
-            hidden = max(4, self.in_channels // at_least("reduction", reduction, 1))
+            self.reduction = at_least("reduction", reduction, 1)
+            hidden = max(4, self.in_channels // self.reduction)
         self.gate: PooledGate | InferenceGate = PooledGate(
             self.in_channels, [rows], hidden=hidden, squash="sigmoid", temperature=None, **factory
         )
@@ -192,6 +193,3 @@ class DyNetConv2d(OverConv2d):
         # a single kernel is not mixed but scaled
         mixing = Macs(other=values) if self.num_kernels == 1 else Macs(compose=values)
         return total + mixing + Macs(convolution=values // self.num_kernels * pixels)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_kernels={self.num_kernels}, on={self.on!r}"

@@ -234,7 +234,3 @@ class ExpandConv2d(FoldingConv2d):
             total += out * middle * wide * math.prod(whole) * products
             layers[at : at + 2] = [(out, wide, *whole)]
         return total
-
-    def extra_repr(self) -> str:
-        own = f"expansion={self.expansion}, variant={self.variant!r}, on={self.on!r}"
-        return f"{super().extra_repr()}, {own}"

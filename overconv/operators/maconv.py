@@ -29,7 +29,8 @@ class MAConv2d(ChainConv2d):
         temperature: As in :class:`overconv.operators.mdconv.MDConv2d`.
         middle: What lies between the layers. ``"norm"``: a batch norm. ``"gate"``: one gate a
             channel for the whole batch, from its mean pooled features, of which ``eval()`` uses a
-            running mean. ``"norm+gate"``: the norm, then the gate.
+            running mean. ``"norm+gate"``: the norm, then the gate. A norm alone has no use for
+            ``squash``, ``reduction`` and ``temperature``.
 
     Shape:
         (B, in_channels, H, W) -> (B, out_channels, H', W') as in :class:`torch.nn.Conv2d`
@@ -94,6 +95,10 @@ class MAConv2d(ChainConv2d):
             squash=squash,
             reduction=reduction,
             temperature=temperature,
+        )
+        self.middle = middle
+        self.refuse_without_gate(
+            f"middle={middle!r}", squash=squash, reduction=reduction, temperature=temperature
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -39,12 +39,14 @@ class MDConv2d(ChainConv2d):
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
         padding_mode, device, dtype: As in :class:`torch.nn.Conv2d`. All layers have ``groups``
             groups; stride, padding and dilation are those of the spatial layer.
-        depth: Number of layers. A single layer has no middle, hence neither gate nor norm there.
+        depth: Number of layers. With 1, the end of an axis, what is about the middle is allowed and
+            does nothing: ``middle_channels``, its gate, ``middle_norm`` and ``spatial``.
         middle_channels: Channels between the layers, all groups together. None: the fewest that
             take no rank from the kernel, and at least 2 a group: a group
             ``min(in * taps, out)``, or ``min(in, out * taps)`` with the spatial layer last.
         placement: Which places are gated: any of ``"input"`` (before the first layer), ``"middle"``
-            (between the layers) and ``"output"`` (after the last). Empty: no gates.
+            (between the layers) and ``"output"`` (after the last). Empty: no gates, and no option
+            of them, which are ``when``, ``squash``, ``reduction`` and ``temperature``.
         when: ``"sample"``: a gate for each sample. ``"batch"``: one for the batch, of its mean
             pooled features; ``eval()`` uses a running mean. ``"training"``: for each sample while
             training; ``eval()`` uses a running mean.
@@ -64,9 +66,10 @@ class MDConv2d(ChainConv2d):
         (B, in_channels, H, W) -> (B, out_channels, H', W') as in :class:`torch.nn.Conv2d`
 
     Raises:
-        ValueError: An argument is out of its range, channels do not split into ``groups``, or a
-            softmax has a single channel. In ``forward``: the input's shape is wrong, or a middle
-            norm is training in a form that composes its layer.
+        ValueError: An argument is out of its range, channels do not split into ``groups``, a
+            softmax has a single channel, or nothing is gated and an option of the gates is given.
+            In ``forward``: the input's shape is wrong, or a middle norm is training in a form that
+            composes its layer.
 
     ``from_conv2d`` preserves the function in ``eval()``, and without ``middle_norm`` in ``train()``
     too. It raises a ValueError where ``middle_channels`` is below the rank of the kernel.
@@ -132,7 +135,15 @@ class MDConv2d(ChainConv2d):
             reduction=reduction,
             temperature=temperature,
         )
+        self.when = when
         self.form = form
+        self.refuse_without_gate(
+            f"placement={self.placement}",
+            when=when,
+            squash=squash,
+            reduction=reduction,
+            temperature=temperature,
+        )
 
     @property
     def form(self) -> str:
@@ -192,6 +203,3 @@ class MDConv2d(ChainConv2d):
 
     def macs(self, image: tuple[int, int]) -> Macs:
         return order_macs(self, image, self.order)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, form={self.form!r}"

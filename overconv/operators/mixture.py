@@ -174,6 +174,3 @@ class MixtureConv2d(OverConv2d):
             return total + Macs(compose=self.weight.numel(), convolution=convolution)
         mixing = self.num_kernels * self.out_channels * pixels
         return total + Macs(convolution=self.weight.numel() * pixels, other=mixing)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_kernels={self.num_kernels}, on={self.on!r}"

@@ -97,6 +97,3 @@ class MobileOneConv2d(NormedBranchesConv2d):
             sizes["point"] = (1, 1)
         self.add_branches(sizes, identity=True)
         self.reset_parameters()
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_kernels={self.num_kernels}"

@@ -102,6 +102,9 @@ class ODConv2d(OverConv2d):
         )
         self.num_kernels = at_least("num_kernels", num_kernels, 1)
         self.on = on
+        self.reduction = at_least("reduction", reduction, 1)
+        self.min_hidden = at_least("min_hidden", min_hidden, 1)
+        self.gate_norm = bool(gate_norm)
         factory = {"device": device, "dtype": dtype}
         rows, per_group = self.num_kernels * self.out_channels, self.in_channels // self.groups
         self.weight = nn.Parameter(torch.empty(rows, per_group, *self.kernel_size, **factory))
@@ -116,12 +119,9 @@ class ODConv2d(OverConv2d):
             self.in_channels,
             list(heads.values()),
             self.num_kernels,
-            hidden=max(
-                self.in_channels // at_least("reduction", reduction, 1),
-                at_least("min_hidden", min_hidden, 1),
-            ),
+            hidden=max(self.in_channels // self.reduction, self.min_hidden),
             temperature=temperature,
-            norm=bool(gate_norm),
+            norm=self.gate_norm,
             **factory,
         )
         self.reset_parameters()
@@ -181,8 +181,6 @@ class ODConv2d(OverConv2d):
     def _composed(self, gates: dict[str, Tensor]) -> Tensor:
         """Kernels under those of the gates that are given, (B or 1, O, I/G, K, L)."""
         inputs, taps, filters = gates.get("inputs"), gates.get("taps"), gates.get("filters")
-        if taps is not None:
-            taps = taps.view(taps.shape[0], *self.kernel_size)
         if "kernels" not in gates:
             kernels = self.weight[None]
         else:
@@ -196,7 +194,11 @@ class ODConv2d(OverConv2d):
                     kernels.mul_(inputs.view(shape))
                 if filters is not None:
                     kernels.mul_(filters.view(*filters.shape, 1, 1, 1))
-                return kernels if taps is None else kernels.mul_(taps[:, None, None])
+                if taps is None:
+                    return kernels
+                return kernels.mul_(taps.view(taps.shape[0], 1, 1, *self.kernel_size))
+        if taps is not None:
+            taps = taps.view(taps.shape[0], *self.kernel_size)
         if inputs is not None and taps is not None:  # the two small ones first
             per_group = self.in_channels // self.groups
             scale = inputs.view(inputs.shape[0], self.groups, 1, per_group, 1, 1)
@@ -218,7 +220,7 @@ class ODConv2d(OverConv2d):
         ``on`` stays: which is cheaper depends on the image, see :meth:`forms`.
         """
         copy = deepcopy(self).eval()
-        copy.gate = copy.gate.to_inference()
+        copy.gate, copy.gate_norm = copy.gate.to_inference(), False
         return copy
 
     def absorb_affine(self, scale: Tensor, shift: Tensor) -> bool:
@@ -252,6 +254,3 @@ class ODConv2d(OverConv2d):
             return total + Macs(other=gating + ("taps" in self.heads) * self.in_channels * taps)
         gating = self.in_channels * math.prod(image) + ("taps" in self.heads) * kernel
         return total + Macs(other=gating + ("filters" in self.heads) * self.out_channels * pixels)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_kernels={self.num_kernels}, on={self.on!r}"

@@ -247,6 +247,3 @@ class OREPAConv2d(BranchedConv2d):
         # all branches but the point have a value for each tap
         other = 5 * values + self.average.numel() + passed
         return Macs(convolution=convolution, other=other, shared=values * (inner + self.expansion))
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, expansion={self.expansion}, norm={self.norm}"

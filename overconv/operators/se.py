@@ -88,10 +88,11 @@ class SEConv2d(OverConv2d):
         self.register_parameter("scale", None)
         self.register_parameter("shift", None)
         self.squash = one_of("squash", squash, SQUASHES)
+        self.reduction = at_least("reduction", reduction, 1)
         self.gate: PooledGate | InferenceGate = PooledGate(
             self.out_channels,
             [self.out_channels],
-            hidden=max(4, self.out_channels // at_least("reduction", reduction, 1)),
+            hidden=max(4, self.out_channels // self.reduction),
             squash=self.squash,
             temperature=None,
             **factory,
@@ -172,6 +173,3 @@ class SEConv2d(OverConv2d):
             scaling += self.out_channels
         convolution = self.weight.numel() * math.prod(size)
         return Macs(gate=linear, convolution=convolution, other=pooling + scaling)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, squash={self.squash!r}"

@@ -179,7 +179,8 @@ class WeightNetConv2d(OverConv2d):
         # three axes: nothing that channels_last could permute
         self.weight = nn.Parameter(torch.empty(rows, vectors, values // parts, **factory))
         self.bias = nn.Parameter(torch.empty(self.out_channels, **factory)) if bias else None
-        hidden = max(16, self.in_channels // at_least("reduction", reduction, 1))
+        self.reduction = at_least("reduction", reduction, 1)
+        hidden = max(16, self.in_channels // self.reduction)
         self.gate = LinearGate(self.in_channels, rows * vectors, hidden, **factory)
         self.reset_parameters()
 
@@ -240,9 +241,3 @@ class WeightNetConv2d(OverConv2d):
         mixing = Macs(other=values) if vectors == 1 else Macs(compose=values)
         convolution = values // vectors * math.prod(self.output_size(image))
         return mixing + Macs(gate=linear, convolution=convolution, other=pooling)
-
-    def extra_repr(self) -> str:
-        return (
-            f"{super().extra_repr()}, gates_per_channel={self.gates_per_channel},"
-            f" groups_per_channel={self.groups_per_channel}"
-        )

@@ -85,12 +85,11 @@ def squashed(logits, squash):
 
 
 def normalised(x, norm):
-    """Batch norm, channel by channel."""
+    """Batch norm, channel by channel; by the running statistics where there is one value."""
     channels = []
-    for channel in range(x.shape[1]):
-        values = x[:, channel]
+    for channel, values in enumerate(x.unbind(1)):
         mean, variance = values.mean(), values.var(correction=0)
-        if not norm.training:
+        if not norm.training or values.numel() == 1:
             mean, variance = norm.running_mean[channel], norm.running_var[channel]
         scaled = (values - mean) / (variance + norm.eps).sqrt()
         channels.append(scaled * norm.weight[channel] + norm.bias[channel])
@@ -117,7 +116,7 @@ def chain(layer, x):
         stride = layer.stride if spatial else (1, 1)
         y = convolved(y, weight, stride, layer.dilation if spatial else (1, 1), layer.groups)
         if layer.middle_norm and index < layer.depth - 1:
-            y = normalised(y, layer.middle[index])
+            y = normalised(y, layer.behind[index])
     if layer.depth in gates:
         y = y * gates[layer.depth][:, :, None, None]
     return y if layer.bias is None else y + layer.bias[None, :, None, None]
@@ -222,6 +221,7 @@ def oracle():
         convolved=convolved,
         gradients=gradients,
         mixture=mixture,
+        normalised=normalised,
         padded=padded,
         pooled_gate=pooled_gate,
         randomise=randomise,

@@ -32,18 +32,6 @@ def geometries(channels, kernel):
         yield *arguments, next(biases), mode
 
 
-def normalised(x, norm):
-    """Batch norm, channel by channel."""
-    channels = []
-    for channel, values in enumerate(x.unbind(1)):
-        mean, variance = values.mean(), ((values - values.mean()) ** 2).mean()
-        if not norm.training:
-            mean, variance = norm.running_mean[channel], norm.running_var[channel]
-        scale = norm.weight[channel] / (variance + norm.eps).sqrt()
-        channels.append(scale * (values - mean) + norm.bias[channel])
-    return torch.stack(channels, 1)
-
-
 def defined(oracle, layer, x):
     """Three kernels of full size, two of them zero but in one row or one column."""
     high, wide = layer.kernel_size
@@ -55,7 +43,7 @@ def defined(oracle, layer, x):
     y = 0
     for name, kernel in kernels.items():
         features = oracle.convolved(x, kernel, layer.stride, layer.dilation, layer.groups)
-        y = y + normalised(features, branches[name].norm)
+        y = y + oracle.normalised(features, branches[name].norm)
     return y if layer.bias is None else y + layer.bias[:, None, None]
 
 

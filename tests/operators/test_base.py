@@ -122,7 +122,19 @@ def test_repr_says_what_the_layer_is():
     layer = MDConv2d(4, 6, 3, stride=2, padding=1, bias=False, depth=3, spatial="last")
     expected = (
         "4, 6, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), bias=False, depth=3,"
-        " middle_channels=4, placement=('middle',), spatial='last', form='expanding'"
+        " middle_channels=4, form='expanding', spatial='last'"
     )
     assert layer.extra_repr() == expected
-    assert "num_kernels=4, on='weights'" in DyConv2d(4, 6, 3).extra_repr()
+    assert DyConv2d(4, 6, 3).extra_repr() == "4, 6, kernel_size=(3, 3), on='weights'"
+
+
+def test_repr_says_what_a_derived_layer_is():
+    """Options that its constructor passes on are shown, and one of its own."""
+
+    class Soft(DyConv2d):
+        def __init__(self, *args, sharp=False, **options):
+            super().__init__(*args, num_kernels=3, **options)
+            self.sharp = sharp
+
+    text = Soft(4, 6, 3, sharp=True, reduction=2).extra_repr()
+    assert text == "4, 6, kernel_size=(3, 3), num_kernels=3, on='weights', reduction=2, sharp=True"

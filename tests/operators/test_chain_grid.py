@@ -41,6 +41,11 @@ def cases(channels, kernel):
         }
 
 
+def gated(depth, placement, **options):
+    """The options of the gates, which a chain without any refuses."""
+    return options if {"input", "output"} & set(placement) or placement and depth > 1 else {}
+
+
 def images(channels, seed=3):
     generator = torch.Generator().manual_seed(seed)
     shape = (2, CHANNELS[channels][0], 7, 6)
@@ -60,9 +65,9 @@ def test_forms_equal_the_definition(depth, kernel, channels, oracle):
         layer = MDConv2d(
             **arguments,
             depth=depth,
-            placement=next(placements),
+            placement=(placement := next(placements)),
             spatial=next(spatials),
-            squash=next(squashes),
+            **gated(depth, placement, squash=next(squashes)),
         )
         oracle.randomise(layer, seed=number)
         definition = oracle.gradients(layer, lambda x, layer=layer: oracle.chain(layer, x), x)
@@ -88,11 +93,10 @@ def test_from_conv2d_equals_the_convolution(depth, kernel, channels, oracle):
         layer = MDConv2d.from_conv2d(
             conv,
             depth=depth,
-            placement=next(placements),
+            placement=(placement := next(placements)),
             spatial=next(spatials),
-            squash=next(squashes),
             middle_norm=middle_norm,
-            temperature=3.0,
+            **gated(depth, placement, squash=next(squashes), temperature=3.0),
         )
         expected = conv(x)
         if not middle_norm or depth == 1:
@@ -118,10 +122,10 @@ def test_to_inference_equals_eval(depth, kernel, channels, oracle):
         layer = MDConv2d(
             **arguments,
             depth=depth,
-            placement=next(placements),
+            placement=(placement := next(placements)),
             spatial=next(spatials),
-            when=next(whens),
             middle_norm=next(norms),
+            **gated(depth, placement, when=next(whens)),
         )
         oracle.randomise(layer, seed=number)
         deployed = layer.to_inference()

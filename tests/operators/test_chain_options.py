@@ -27,9 +27,10 @@ def images(batch=3):
 def test_options_equal_the_definition(spatial, placement, oracle):
     """Whatever the gates, norms and modes: forms, definition and inference agree."""
     x = images()
-    grid = product(
-        ["sample", "batch", "training"], [False, True], ["2sigmoid", "sigmoid", "softmax"], [1, 2]
-    )
+    whens, squashes = ["sample", "batch", "training"], ["2sigmoid", "sigmoid", "softmax"]
+    if not placement:  # no gates, and no options of them
+        whens, squashes = whens[:1], squashes[:1]
+    grid = product(whens, [False, True], squashes, [1, 2])
     for number, (when, middle_norm, squash, groups) in enumerate(grid):
         options = {"placement": placement, "when": when, "middle_norm": middle_norm}
         layer = MDConv2d(
@@ -196,6 +197,8 @@ def test_inference_drops_layers_that_nothing_separates(oracle):
     )
     deployed = layer.to_inference()
     assert (deployed.depth, deployed.form) == (1, "expanding")
+    shown = "depth=1, placement=('input', 'output'), form='expanding'"
+    assert deployed.extra_repr() == f"4, 6, kernel_size=(3, 3), {shown}"
     deployed.form = "compact"
     oracle.compare("to_inference = eval()", deployed(images()), layer.eval()(images()))
     again = deployed.to_inference()
@@ -205,7 +208,8 @@ def test_inference_drops_layers_that_nothing_separates(oracle):
 @pytest.mark.parametrize("placement", PLACEMENTS, ids="-".join)
 def test_starts_with_the_variance_of_a_convolution(placement):
     torch.manual_seed(0)
-    for squash, spatial in product(["2sigmoid", "sigmoid", "softmax"], ["first", "last"]):
+    squashes = ["2sigmoid", "sigmoid", "softmax"] if placement else ["2sigmoid"]
+    for squash, spatial in product(squashes, ["first", "last"]):
         options = {"placement": placement, "squash": squash, "spatial": spatial}
         layer = MDConv2d(64, 64, 3, depth=3, **options)
         kernel, _ = layer.kernels(torch.randn(1, 64, 4, 4))
@@ -240,6 +244,39 @@ def test_rejects(options, message):
         MDConv2d(4, 6, 3, **options)
 
 
+@pytest.mark.parametrize(
+    "option", [{"when": "batch"}, {"squash": "softmax"}, {"reduction": 4}, {"temperature": 2.0}]
+)
+@pytest.mark.parametrize(
+    ("gateless", "said"),
+    [
+        ({"placement": ()}, "placement=()"),
+        ({"placement": (), "depth": 3}, "placement=()"),
+        ({"depth": 1}, "depth=1 and placement=('middle',)"),
+    ],
+)
+def test_without_a_gate_no_option_of_one_is_ignored(gateless, said, option):
+    ((name, value),) = option.items()
+    message = f"{name}={value!r} has no effect with {said}: there is no gate"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        MDConv2d(4, 6, 3, **gateless, **option)
+    MDConv2d(4, 6, 3, **{"depth": 1, **gateless, "placement": ("output",)}, **option)
+    defaults = {"when": "sample", "squash": "2sigmoid", "reduction": 16, "temperature": 1.0}
+    assert MDConv2d(4, 6, 3, **gateless, **defaults).gate is None
+
+
+def test_a_single_layer_is_the_end_of_an_axis():
+    """What is about the middle does nothing there."""
+    torch.manual_seed(0)
+    options = {"middle_norm": True, "middle_channels": 8, "spatial": "last"}
+    layer = MDConv2d(4, 6, 3, depth=1, **options)
+    torch.manual_seed(0)
+    plain = nn.Conv2d(4, 6, 3)
+    assert torch.equal(layer(images().float()), plain(images().float()))
+    assert len(list(layer.parameters())) == 2
+    assert "middle_channels" not in repr(layer)
+
+
 # At inference.
 
 
@@ -272,10 +309,10 @@ def test_a_trained_middle_is_never_multiplied_in_place(oracle):
     """What a hook keeps of the features stays as it was."""
     layer = oracle.randomise(MDConv2d(4, 6, 3, middle_norm=True)).eval()
     kept = []
-    layer.middle[0].register_forward_hook(lambda module, inputs, output: kept.append(output))
+    layer.behind[0].register_forward_hook(lambda module, inputs, output: kept.append(output))
     with torch.no_grad():
         layer(images())
-    expected = layer.middle[0](nn.functional.conv2d(images(), layer.weights[0]))
+    expected = layer.behind[0](nn.functional.conv2d(images(), layer.weights[0]))
     torch.testing.assert_close(kept[0], expected)
 
 
@@ -311,7 +348,7 @@ def test_weights_may_be_pruned_parametrised_and_replicated(oracle):
 def test_a_synchronised_norm_in_the_middle_folds_too(oracle):
     layer = nn.Sequential(oracle.randomise(MAConv2d(4, 6, 3))).eval()
     other = nn.SyncBatchNorm.convert_sync_batchnorm(layer)
-    assert isinstance(other[0].middle[0], nn.SyncBatchNorm)
+    assert isinstance(other[0].behind[0], nn.SyncBatchNorm)
     oracle.compare("synchronised", other[0].to_inference()(images()), layer(images()))
 
 

@@ -38,18 +38,6 @@ def geometries(channels, kernel):
         yield *arguments, next(biases), mode
 
 
-def normalised(x, norm):
-    """Batch norm, channel by channel."""
-    channels = []
-    for channel, values in enumerate(x.unbind(1)):
-        mean, variance = values.mean(), ((values - values.mean()) ** 2).mean()
-        if not norm.training:
-            mean, variance = norm.running_mean[channel], norm.running_var[channel]
-        scale = norm.weight[channel] / (variance + norm.eps).sqrt()
-        channels.append(scale * (values - mean) + norm.bias[channel])
-    return torch.stack(channels, 1)
-
-
 def bordered(oracle, layer, x, norm):
     """``x``, which ``norm`` gave, padded: by zeros' image under the running statistics, or by mode.
 
@@ -76,33 +64,35 @@ def defined(oracle, layer, x):
     depthwise = layer.in_channels == layer.out_channels == layer.groups
     image = oracle.padded(x, oracle.amounts(layer), layer.padding_mode)
     square = layer.branches["square"]
-    y = normalised(oracle.convolved(image, square.weight, *geometry, layer.groups), square.norm)
+    y = oracle.normalised(
+        oracle.convolved(image, square.weight, *geometry, layer.groups), square.norm
+    )
     if not depthwise:
         point = layer.branches["point"]
         kernel = torch.zeros_like(square.weight)
         rows, columns = layer.kernel_size
         kernel[:, :, (rows - 1) // 2, (columns - 1) // 2] = point.weight[:, :, 0, 0]
         features = oracle.convolved(image, kernel, *geometry, layer.groups)
-        y = y + normalised(features, point.norm)
+        y = y + oracle.normalised(features, point.norm)
     kernel = layer.inner.weight
     if layer.middle_channels == layer.in_channels:
         passing = torch.zeros_like(kernel)
         for channel in range(layer.in_channels):
             passing[channel, channel % per_group] = 1
         kernel = kernel + passing
-    features = normalised(oracle.convolved(x, kernel, groups=layer.groups), layer.inner.norm)
+    features = oracle.normalised(oracle.convolved(x, kernel, groups=layer.groups), layer.inner.norm)
     features = bordered(oracle, layer, features, layer.inner.norm)
     features = oracle.convolved(features, layer.outer.weight, *geometry, layer.groups)
-    y = y + normalised(features, layer.outer.norm)
+    y = y + oracle.normalised(features, layer.outer.norm)
     features = x
     if not depthwise:
         features = oracle.convolved(x, layer.mixed.weight, groups=layer.groups)
-        features = normalised(features, layer.mixed.norm)
+        features = oracle.normalised(features, layer.mixed.norm)
     features = bordered(oracle, layer, features, None if depthwise else layer.mixed.norm)
     taps = square.weight[0, 0].numel()
     average = torch.full_like(square.weight[:, :1], 1 / taps)
     features = oracle.convolved(features, average, *geometry, layer.out_channels)
-    y = y + normalised(features, layer.averaged)
+    y = y + oracle.normalised(features, layer.averaged)
     return y if layer.bias is None else y + layer.bias[:, None, None]
 
 

@@ -65,18 +65,6 @@ def defined_gate(gate, x):
     return rows[:, : gate.widths[0]], rows[:, gate.widths[0] :]
 
 
-def normalised(x, norm):
-    channels = []
-    for channel, values in enumerate(x.unbind(1)):
-        mean, variance = norm.running_mean[channel], norm.running_var[channel]
-        if norm.training and values.numel() > 1:
-            mean = values.sum() / values.numel()
-            variance = (values - mean).square().sum() / values.numel()
-        values = (values - mean) / (variance + norm.eps).sqrt()
-        channels.append(values * norm.weight[channel] + norm.bias[channel])
-    return torch.stack(channels, 1)
-
-
 def by_blocks(matrix, z, groups):
     """A block-diagonal matrix (J, I/G) on images (I, H, W)."""
     blocks = zip(matrix.chunk(groups), z.chunk(groups), strict=True)
@@ -99,12 +87,12 @@ def defined(oracle, layer, x):
     groups, latent = layer.groups, layer.latent_channels
     z = torch.stack([by_blocks(layer.compress[:, :, 0, 0], image, groups) for image in centre])
     if layer.compress_norm is not None:
-        z = normalised(z, layer.compress_norm)
+        z = oracle.normalised(z, layer.compress_norm)
     matrices = entries.view(len(x), latent, latent // groups)
     pairs = zip(matrices, z, strict=True)
     mixed = torch.stack([by_blocks(matrix, image, groups) for matrix, image in pairs])
     if layer.mix_norm is not None:
-        mixed = normalised(mixed, layer.mix_norm)
+        mixed = oracle.normalised(mixed, layer.mix_norm)
     expand = layer.expand[:, :, 0, 0]
     branch = torch.stack([by_blocks(expand, image, groups) for image in mixed + z])
     y = factors[:, :, None, None] * y + branch
@@ -278,12 +266,17 @@ def test_statistics_are_those_of_the_two_places_of_the_branch(oracle):
         layer.train()(x)
         z = F.conv2d(x[:, :, 1:-1, 1:-1], layer.compress)
         torch.testing.assert_close(layer.compress_norm.running_mean, z.mean((0, 2, 3)))
-        z, (_, entries) = normalised(z, layer.compress_norm), layer.gate(x)
+        z, (_, entries) = oracle.normalised(z, layer.compress_norm), layer.gate(x)
         mixed = torch.einsum("bji,bihw->bjhw", entries.view(2, 3, 3), z)
         torch.testing.assert_close(layer.mix_norm.running_mean, mixed.mean((0, 2, 3)))
         torch.testing.assert_close(
             layer.mix_norm.running_var, mixed.transpose(0, 1).flatten(1).var(1)
         )
+
+
+def test_a_deployed_layer_says_that_its_norms_are_gone():
+    layer = DCDConv2d(4, 6, 3)
+    assert (layer.gate_norm, layer.to_inference().gate_norm) == (True, False)
 
 
 def test_without_norms_each_image_is_alone(oracle):

@@ -17,11 +17,12 @@ from torch.utils.flop_counter import flop_registry
 
 import overconv
 import overconv.operators
-from benchmark.checks import modes, run
+from benchmark.checks import Network, modes, run
 from benchmark.traits import composes_in_training, looks_at_the_batch
-from benchmark.variants import EXTRAS, classes, layers, options, refused, variants
+from benchmark.variants import EXTRAS, Variant, classes, layers, options, refused, variants
 from overconv.gates import Squash
 from overconv.operators.base import Macs, OverConv2d
+from overconv.surgery import to_inference
 
 every_layer = pytest.mark.parametrize("layer", layers(), ids=lambda layer: layer.__name__)
 every_variant = pytest.mark.parametrize("variant", variants(), ids=str)
@@ -52,9 +53,18 @@ def test_every_class_is_a_layer_or_the_base_of_one():
 
 @every_layer
 def test_every_option_is_changed_in_some_variant(layer):
-    """What follows from no type is listed in ``EXTRAS`` of ``benchmark/variants.py``."""
-    changed = {name for variant in variants() if variant.layer is layer for name in variant.options}
-    assert set(options(layer)) == changed
+    """What follows from no type is listed in ``EXTRAS`` of ``benchmark/variants.py``.
+
+    Changed from the default, and where that is computed, from what it is computed to.
+    """
+    changed, defaults = set(), options(layer)
+    for variant in variants():
+        if variant.layer is layer:
+            ordinary = layer(**variant.arguments())
+            for name, value in variant.options.items():
+                if value != getattr(ordinary, name, defaults[name]):  # a temperature is a buffer
+                    changed.add(name)
+    assert set(defaults) == changed
 
 
 @every_layer
@@ -133,7 +143,7 @@ def test_it_starts_as_the_convolution_that_it_replaces(variant):
         assert type(layer) is variant.layer
         assert {module.training for module in layer.modules()} == {mode}
         assert {p.dtype for p in layer.parameters()} == {torch.float64}
-        assert all(p.requires_grad for p in layer.parameters())
+        assert trains(layer) == {True}
         assert (layer.bias is None) == (conv.bias is None)
         for name in ("in_channels", "out_channels", *GEOMETRY):
             assert getattr(layer, name) == getattr(conv, name), name
@@ -184,6 +194,27 @@ def test_inference_computes_what_eval_does_and_leaves_the_rest_alone(variant):
         close(deployed(x), layer.eval()(x))
         again = deployed.to_inference() if isinstance(deployed, OverConv2d) else deployed
         close(again(x), layer(x))
+
+
+def trains(module):
+    return {parameter.requires_grad for parameter in module.parameters()}
+
+
+@every_variant
+def test_what_is_frozen_stays_so_at_inference(variant):
+    for train in (True, False):
+        layer = variant.build().requires_grad_(train)
+        deployed = layer.to_inference()
+        assert trains(deployed) == trains(layer) == {train}
+        if isinstance(deployed, OverConv2d):
+            assert trains(deployed.to_inference()) == {train}
+
+
+@every_layer
+def test_in_a_network_too_though_norms_fold_into_it(layer):
+    for train in (True, False):
+        network = Network(Variant(layer)).build().requires_grad_(train)
+        assert trains(to_inference(network)) == {train}
 
 
 @every_variant
@@ -357,16 +388,21 @@ def test_macs_add_up():
 
 @every_variant
 def test_its_repr_shows_the_options_that_differ(variant):
-    """By name; a temperature is a buffer, since schedules move it."""
+    """Attributes by name, but for a temperature: that is a buffer, since schedules move it."""
     layer = variant.layer(**variant.arguments(), **variant.options)
     text = layer.extra_repr()
-    for name, value in variant.options.items():
+    for name, default in options(variant.layer).items():
+        value = variant.options.get(name, default)
         if name == "temperature":
             found = [m.temperature for m in layer.modules() if isinstance(m, Squash)]
+            assert found or name not in variant.options
             assert all(float(temperature) == value for temperature in found)
-            continue
-        if f"{name}=" in text:  # not every layer shows all its options
-            assert f"{name}={value!r}" in text, name
+        elif value is not None:  # what is computed then is up to the layer
+            assert getattr(layer, name) == value, name
+            shown = value != default or name == layer.form_option
+            assert (f", {name}={value!r}" in text) == shown == (f", {name}=" in text), name
+    deployed = layer.to_inference()  # where norms are folded
+    assert "norm=True" not in deployed.extra_repr()
     conv, ordinary = plain(variant), nn.Conv2d(4, 6, 3)
     for name in GEOMETRY:
         if name == "kernel_size" or getattr(conv, name) != getattr(ordinary, name):

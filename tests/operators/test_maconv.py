@@ -72,3 +72,18 @@ def test_costs_nothing_more_at_inference():
 def test_rejects():
     with pytest.raises(ValueError, match="middle must be one of 'norm', 'gate', 'norm.gate', got"):
         MAConv2d(4, 6, 3, middle="none")
+
+
+@pytest.mark.parametrize("option", [{"squash": "softmax"}, {"reduction": 4}, {"temperature": 2.0}])
+def test_without_a_gate_no_option_of_one_is_ignored(option):
+    ((name, value),) = option.items()
+    for options, said in (
+        ({}, "middle='norm'"),
+        ({"depth": 3}, "middle='norm'"),
+        ({"depth": 1, "middle": "gate"}, "depth=1 and middle='gate'"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            MAConv2d(4, 6, 3, **options, **option)
+        assert str(caught.value) == f"{name}={value!r} has no effect with {said}: there is no gate"
+    for middle in ("gate", "norm+gate"):
+        assert MAConv2d(4, 6, 3, middle=middle, **option).gate is not None

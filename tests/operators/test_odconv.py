@@ -47,23 +47,15 @@ def images(channels, batch=3, seed=5):
     return torch.randn(batch, channels, 7, 6, generator=generator, dtype=torch.float64)
 
 
-def defined_gates(layer, x):
+def defined_gates(oracle, layer, x):
     """Head by head, (B, width): pooled, hidden, normalised, squashed."""
-    gate, training = layer.gate, layer.training
+    gate = layer.gate
     hidden = torch.stack([gate.squeeze.weight @ sample.sum((1, 2)) for sample in x])
     hidden = hidden / (x.shape[2] * x.shape[3])
     if gate.squeeze.bias is not None:
         hidden = hidden + gate.squeeze.bias
     if gate.norm is not None:
-        columns = []
-        for unit, values in enumerate(hidden.unbind(1)):
-            mean, variance = gate.norm.running_mean[unit], gate.norm.running_var[unit]
-            if training and len(x) > 1:
-                mean = values.sum() / len(x)
-                variance = (values - mean).square().sum() / len(x)
-            values = (values - mean) / (variance + gate.norm.eps).sqrt()
-            columns.append(values * gate.norm.weight[unit] + gate.norm.bias[unit])
-        hidden = torch.stack(columns, 1)
+        hidden = oracle.normalised(hidden, gate.norm)
     logits = hidden.clamp_min(0) @ gate.excite.weight.T + gate.excite.bias
     heads, start = {}, 0
     for name, width in zip(layer.heads, gate.widths, strict=True):
@@ -100,7 +92,7 @@ def defined_kernel(layer, heads, sample):
 
 
 def defined(oracle, layer, x):
-    heads, outputs = defined_gates(layer, x), []
+    heads, outputs = defined_gates(oracle, layer, x), []
     padded = oracle.padded(x, oracle.amounts(layer), layer.padding_mode)
     for number, sample in enumerate(padded.split(1)):
         kernel = defined_kernel(layer, heads, number)

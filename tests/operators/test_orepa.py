@@ -96,14 +96,7 @@ def defined(oracle, layer, x):
     x = oracle.padded(x, oracle.amounts(layer), layer.padding_mode)
     y = sum(branches(oracle, layer, x))
     if layer.norm:
-        channels = []
-        for o, values in enumerate(y.unbind(1)):
-            mean, variance = values.mean(), values.var(correction=0)
-            if not layer.training:
-                mean, variance = layer.batch_norm.running_mean[o], layer.batch_norm.running_var[o]
-            unit = (values - mean) / (variance + layer.batch_norm.eps).sqrt()
-            channels.append(unit * layer.batch_norm.weight[o] + layer.batch_norm.bias[o])
-        y = torch.stack(channels, 1)
+        y = oracle.normalised(y, layer.batch_norm)
     return y if layer.bias is None else y + layer.bias[:, None, None]
 
 

@@ -38,18 +38,6 @@ def geometries(channels, kernel):
         yield *arguments, next(biases), mode
 
 
-def normalised(x, norm):
-    """Batch norm, channel by channel."""
-    channels = []
-    for channel, values in enumerate(x.unbind(1)):
-        mean, variance = values.mean(), ((values - values.mean()) ** 2).mean()
-        if not norm.training:
-            mean, variance = norm.running_mean[channel], norm.running_var[channel]
-        scale = norm.weight[channel] / (variance + norm.eps).sqrt()
-        channels.append(scale * (values - mean) + norm.bias[channel])
-    return torch.stack(channels, 1)
-
-
 def defined(oracle, layer, x):
     """Kernels of full size: one zero but at a tap, and one that is one at that tap of a channel."""
     x = oracle.padded(x, oracle.amounts(layer), layer.padding_mode)
@@ -67,7 +55,7 @@ def defined(oracle, layer, x):
     y = 0
     for kernel, norm in terms:
         features = oracle.convolved(x, kernel, layer.stride, layer.dilation, layer.groups)
-        y = y + normalised(features, norm)
+        y = y + oracle.normalised(features, norm)
     return y if layer.bias is None else y + layer.bias[:, None, None]
 
 
