@@ -31,7 +31,7 @@ class Table:
     def to_text(self) -> str:
         """The table for a terminal."""
         widths = {
-            c.key: max(len(c.heading), *(len(row[c.key]) for row in self.rows))
+            c.key: max([len(c.heading), *(len(row[c.key]) for row in self.rows)])
             for c in self.columns
         }
 
@@ -66,7 +66,8 @@ class Table:
     def to_csv(self) -> str:
         """The numbers, unrounded but for the last of their sixteen digits; nothing is empty."""
         file = io.StringIO()
-        writer = csv.DictWriter(file, fieldnames=list(self.data[0]), lineterminator="\n")
+        names = list(self.data[0]) if self.data else [column.key for column in self.columns]
+        writer = csv.DictWriter(file, fieldnames=names, lineterminator="\n")
         writer.writeheader()
         for row in self.data:
             writer.writerow({key: _raw(value) for key, value in row.items()})

@@ -1,4 +1,7 @@
-"""The command line: `python -m benchmark`. Exit status: 0 done, 1 stale, 2 usage or bad input."""
+"""The command line: `python -m benchmark`.
+
+Exit status: 0 done, 1 stale or a regression, 2 usage or bad input, 3 cannot judge.
+"""
 
 import argparse
 import importlib
@@ -17,9 +20,13 @@ TABLES = {
     "capacity": "dimension of the span of each dynamic layer's kernel, beside its parameters",
     "inference": "time of MobileNetV2 with each layer against the plain network",
     "plans": "the planned form of a layer against the best of its forms, on 44 shapes",
+    "published": "published parameters and MACs of networks against ours, differences explained",
     "surgery": "networks of torchvision and timm, replaced and deployed",
     "training": "time of a training step, layer by layer, against timm's layer and the plain one",
 }
+
+# Modules that add their own arguments and run by themselves.
+COMMANDS = ("costs", "operators", "models", "gate", "gate_trials")
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,6 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             action="store_true",
             help="measure nothing: write NAME.md from NAME.json again",
         )
+    for name in COMMANDS:
+        module = _module(name)
+        command = commands.add_parser(
+            name.replace("_", "-"), help=module.HELP, description=module.HELP
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
     text = "Write the tables in README.md from their committed records."
     readme = commands.add_parser("readme", help=text, description=text)
     readme.set_defaults(run=_readme)

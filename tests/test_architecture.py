@@ -56,6 +56,7 @@ MAY_IMPORT = {
     "overconv.bench": {
         "torch",
         "numpy",
+        "pynvml",
         "pytest",
         "overconv.costs",
         "overconv.counters",

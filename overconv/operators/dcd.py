@@ -213,8 +213,14 @@ class DCDConv2d(OverConv2d):
         branch = F.conv2d(mixed + z, self.expand, self.bias, groups=self.groups)
         return gate_features(y, factors) + branch
 
+    @property
+    def _normalises_by_the_batch(self) -> bool:
+        """Whether a norm of the branch is training, so that no kernel can be composed."""
+        norms = self.compress_norm, self.mix_norm
+        return any(norm is not None and norm.training for norm in norms)
+
     def kernels(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        if any(norm is not None and norm.training for norm in (self.compress_norm, self.mix_norm)):
+        if self._normalises_by_the_batch:
             raise ValueError(
                 "a layer with gate_norm=True cannot compose its kernel while training, since it"
                 " normalises by the batch: use on='features', or eval()"
@@ -286,7 +292,8 @@ class DCDConv2d(OverConv2d):
         return self.groups * min(products + wide_out, self.weight.numel() // self.groups)
 
     def forms(self, image: tuple[int, int], batch: int = 1) -> dict[str, Macs]:
-        return {on: self._macs(image, on) for on in PLACES}
+        places = ("features",) if self._normalises_by_the_batch else PLACES
+        return {on: self._macs(image, on) for on in places}
 
     def macs(self, image: tuple[int, int]) -> Macs:
         return self._macs(image, self.on)

@@ -1,16 +1,21 @@
 """What a study may say, and the studies of this folder."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import overconv
 from ablations import files
+from ablations.presets import MODELS
 from ablations.study import Arm, SameParameters, Study
 from ablations.trial import resolve
+from analysis.agenda import AGENDA
 from overconv import MDConv2d
 from overconv.operators.base import OverConv2d
+from overconv.surgery import convert, rebuild_convs
 from records.claim import Claim, Contrast
 
 ARMS = {"plain": Arm(), "gated": Arm(MDConv2d)}
@@ -42,6 +47,9 @@ def study(**changes) -> Study:
             },
             "claim C: no arm 'none'",
         ),
+        ({"arms": {**ARMS, "a,b": Arm()}}, "label 'a,b'; allowed"),
+        ({"factors": {"f": {"x": ["plain"], "y": ["q"]}}}, "factor f: no arm 'q'"),
+        ({"factors": {"f": {"x": ["plain"], "y": []}}}, "allowed: one a combination"),
     ],
 )
 def test_a_study_names_its_own_arms(changes, message):
@@ -115,7 +123,7 @@ def test_a_layer_is_held_to_its_word(layer, message, setting):
         resolve(study(arms={**ARMS, "new": Arm(layer)}), setting)
 
 
-@pytest.mark.parametrize("name", ["attention_placement", "depth", "scattering"])
+@pytest.mark.parametrize("name", ["attention_placement", "depth", "operators", "scattering"])
 def test_the_studies_resolve(name, setting):
     assert name in files.names()
     cells = resolve(files.load(name), setting)
@@ -133,18 +141,61 @@ def test_studies_share_their_plain_baseline(setting):
     assert len(trials) == 1
 
 
-def test_scattering_pairs_have_fewer_parameters(setting):
-    """C1 asks it of every pair, by exact count, at the size the study is run with."""
-    loaded = files.load("scattering")
-    from ablations.trial import build_network
+@pytest.mark.parametrize(
+    ("name", "claim", "model", "exceptions"),
+    [
+        ("scattering", "C1", None, set()),
+        ("scattering", "C1", "resnet8_stride2", set()),
+        ("scattering", "C1", "resnet20", set()),
+        ("operators", "C6", None, set()),
+        ("operators", "C6", "resnet8_stride2", set()),
+        ("operators", "C6", "resnet20", {"weightnetconv"}),  # as its docstring says
+    ],
+)
+def test_what_is_claimed_to_have_fewer_parameters_has(name, claim, model, exceptions, setting):
+    """Of every pair, by exact count, at the sizes that the study is run with."""
+    loaded = files.load(name)
+    [claimed] = [c for c in loaded.claims if c.name == claim]
+    assert claimed.fewer == "parameters_training"
+    build = partial(setting.model if model is None else MODELS[model], in_channels=1)
 
-    cells = resolve(loaded, setting)
-    count = {
-        label: sum(p.numel() for p in build_network(cell, 0).parameters())
-        for label, cell in cells.items()
+    def count(label: str) -> int:
+        arm = loaded.arms[label]
+        network = rebuild_convs(
+            build(num_classes=10),
+            arm.where,
+            lambda _, conv: convert(arm.layer, conv, preserve=False),
+        )
+        return sum(p.numel() for p in network.parameters())
+
+    found = {c.against for c in claimed.contrasts if count(c.arm) >= count(c.against)}
+    assert found == exceptions
+
+
+def test_the_claims_of_the_agenda_are_declared_where_it_says():
+    declared = {
+        claim.name: (claim.wording, name)
+        for name in ("attention_placement", "depth", "operators", "scattering")
+        for claim in files.load(name).claims
     }
-    for contrast in loaded.claims[0].contrasts:
-        assert count[contrast.arm] < count[contrast.against], contrast
+    expected = {e.name: (e.wording, e.judged_by) for e in AGENDA if e.judged_by != "benchmark"}
+    assert declared == expected
+
+
+def test_every_layer_of_the_library_is_an_arm_of_operators():
+    arms = files.load("operators").arms
+    layers = {arm.layer for arm in arms.values()} - {nn.Conv2d}
+    assert layers == {getattr(overconv, name) for name in dir(overconv) if name.endswith("Conv2d")}
+
+
+def test_the_evidence_of_claims_is_there():
+    root = Path(__file__).parents[2]
+    for name in files.names():
+        for claim in files.load(name).claims:
+            for evidence in claim.evidence:
+                path, _, test = evidence.where.partition("::")
+                if test:
+                    assert f"def {test}(" in (root / path).read_text(), evidence
 
 
 @pytest.mark.parametrize("like", ["gated"])

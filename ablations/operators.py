@@ -1,0 +1,58 @@
+"""Which layer of the library is more accurate than the plain convolution, and at what cost?
+
+Varied     the layer: all of the library, each as it is by default
+Held       network, data, recipe, blocks; every arm starts from the same function (one that
+           normalises by the batch: in evaluation)
+Control    the plain network, and the plain network widened to the parameters of `mdconv` and of
+           `dyconv`; SEConv2d, a gate that makes no kernel and has fewer parameters than `mdconv`
+Claims     C5; C6, of the layers that make a kernel for each input: each of them must be beaten, and
+           `mdconv` have fewer parameters than each, by exact count (in resnet20 it has not:
+           WeightNetConv2d has fewer)
+Run        python -m ablations run operators --preset reference
+"""
+
+import overconv
+from ablations.study import Arm, SameParameters, Study
+from records.claim import Claim, Contrast
+
+PEERS = ("CondConv2d", "DyConv2d", "DyNetConv2d", "ODConv2d", "DCDConv2d", "WeightNetConv2d")
+FOLDING = ("ACConv2d", "RepVGGConv2d", "DBBConv2d", "ExpandConv2d", "DOConv2d", "OREPAConv2d")
+LAYERS = ("MDConv2d", "MAConv2d", "SEConv2d", *PEERS, *FOLDING, "MobileOneConv2d")
+
+
+def label(layer: str) -> str:
+    return layer.removesuffix("2d").lower()
+
+
+STUDY = Study(
+    name="operators",
+    question="Which layer is more accurate than the plain convolution, and at what cost?",
+    baseline="plain",
+    arms={
+        "plain": Arm(),
+        "wide-mdconv": Arm(model={"width": SameParameters("mdconv")}),
+        "wide-dyconv": Arm(model={"width": SameParameters("dyconv")}),
+        **{label(layer): Arm(getattr(overconv, layer)) for layer in LAYERS},
+    },
+    notes={
+        f"wide-{arm}": f"control: the training parameters of {arm}" for arm in ("mdconv", "dyconv")
+    },
+    claims=(
+        Claim(
+            name="C5",
+            wording="MAConv is more accurate than the plain convolution",
+            direction="greater",
+            contrasts=[Contrast(arm="maconv", against="plain")],
+            margin=0.003,
+        ),
+        Claim(
+            name="C6",
+            wording="MDConv is more accurate than its dynamic peers at fewer parameters",
+            direction="greater",
+            combine="peers",
+            fewer="parameters_training",
+            contrasts=[Contrast(arm="mdconv", against=label(peer)) for peer in PEERS],
+            margin=0.003,
+        ),
+    ),
+)

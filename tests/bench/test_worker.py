@@ -1,0 +1,204 @@
+import textwrap
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from overconv.bench import worker
+from overconv.bench.workers import CannotJudge, Place, Refused, Worker
+
+
+@pytest.fixture
+def start(repository):
+    """Starts a real process on the repository, or on another tree of the same project."""
+    running = []
+
+    def start(tree=None):
+        here = Place(repository.root, repository.root, repository.cases)
+        role, place = ("head", here) if tree is None else ("base", here.moved(tree))
+        running.append(Worker(role, place, None if tree is None else here, None))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.close()
+
+
+# Without a process.
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name in (
+        "tree/pkg/__init__.py",
+        "tree/python/deep/__init__.py",
+        "tree/flat.py",
+        "other/x.py",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "tree"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "wrong"),
+    [
+        ("pkg.layer", "tree/pkg/layer.py", False),
+        ("pkg.layer", "elsewhere/pkg/layer.py", True),
+        ("pkg", "lib/python3/site-packages/pkg/__init__.py", True),
+        ("deep", "lib/python3/site-packages/deep/__init__.py", True),
+        ("flat", "elsewhere/flat.py", True),
+        ("numpy", "lib/python3/site-packages/numpy/__init__.py", False),
+        ("anything", "other/x.py", True),  # from the other revision
+        ("numpy", "other/.venv/lib/site-packages/numpy/__init__.py", False),
+        ("json", "lib/python3/json/__init__.py", False),
+    ],
+)
+def test_code_must_come_from_the_tree_that_has_it(tree, name, file, wrong):
+    above = tree.parent
+    files = [(name, str(above / file))]
+    found = worker.foreign_modules(files, tree, [tree], above / "other")
+    assert found == ([f"{name} from {above / file}"] if wrong else [])
+
+
+def test_the_project_of_a_file_and_where_it_imports_from(tmp_path):
+    path = tmp_path / "repo" / "ml" / "bench" / "cases.py"
+    path.parent.mkdir(parents=True)
+    (tmp_path / "repo" / ".git").mkdir()
+    assert worker.project_root(path) == tmp_path / "repo"
+    (tmp_path / "repo" / "ml" / "pyproject.toml").touch()
+    root = worker.project_root(path)
+    assert root == tmp_path / "repo" / "ml" and worker.import_roots(root) == [root]
+    (root / "src").mkdir()
+    assert worker.import_roots(root) == [root, root / "src"]
+
+
+def test_what_is_no_case_is_refused():
+    case = SimpleNamespace(**dict.fromkeys(worker.ATTRIBUTES, "a"))
+    assert worker.declared(SimpleNamespace(CASES=[case])) == [case]
+    assert worker.declared(SimpleNamespace(CASES=())) == []
+    with pytest.raises(ValueError, match="must define CASES"):
+        worker.declared(SimpleNamespace())
+    with pytest.raises(ValueError, match="two cases have the name 'a'"):
+        worker.declared(SimpleNamespace(CASES=[case, case]))
+    with pytest.raises(ValueError, match="is no case: it has no build"):
+        worker.declared(SimpleNamespace(CASES=[SimpleNamespace(name="a")]))
+
+
+def test_warming_up_takes_time_and_calls_before_it_reads():
+    now, costs = [0.0], iter([5.0, 1.0, 1.0] + [0.02, 0.01, 0.03] + [9.0] * 9)
+
+    def call():
+        now[0] += next(costs)
+
+    assert worker.warm(call, lambda: now[0]) == pytest.approx(0.01)
+    quick = iter([0.008] * 100)
+    calls = []
+
+    def count():
+        calls.append(1)
+        now[0] += next(quick)
+
+    worker.warm(count, lambda: now[0])
+    assert len(calls) == 4 + worker.WARM_CALLS  # 0.03 seconds, then what is read
+
+
+# With a process.
+
+
+def test_a_process_describes_its_cases_and_measures_them(repository, start, capfd):
+    repository.replace("tiny/layer.py", "y = super", "print('words'); y = super")
+    repository.replace("cases.py", "CASES", "print('more words')\nCASES")
+    one = start()
+    assert one.cases["one"] == {
+        "name": "one",
+        "shape": [1, 8, 8, 8],
+        "step": "inference",
+        "limit": 1.05,
+        "plain": True,
+    }
+    assert list(one.cases) == ["one", "three"] and not one.cases["three"]["plain"]
+    description = one.description
+    assert description["packages"] == ["tiny"] and description["threads"] == 1
+    for what, case in ("case", "one"), ("plain", "one"), ("fixed", None):
+        assert one.prepare(what, case) > 0
+    sample = one.sample("case", 3)
+    assert sample.cpu > 0 and sample.wall > 0 and sample.switches >= 0
+    assert capfd.readouterr().out == ""
+    with pytest.raises(Refused, match="KeyError: 'none'") as caught:
+        one.prepare("case", "none")
+    assert caught.value.kind == "raised"
+    assert one.prepare("case", "one") > 0  # an error ends nothing
+    one.close()
+    one.close()
+    assert not Path(f"/proc/{one.pid}").exists()
+    assert repository.git("status", "--porcelain").split() == [
+        "M",
+        "cases.py",
+        "M",
+        "tiny/layer.py",
+    ]
+
+
+def test_a_process_measures_the_tree_that_it_is_given(repository, start, tmp_path):
+    """The other tree's package has the same name; whose output it is tells where it came from."""
+    other = tmp_path / "other tree"
+    (other / "tiny").mkdir(parents=True)
+    (other / "tiny/__init__.py").touch()
+    (other / "tiny/layer.py").write_text(
+        "from torch import nn\nclass Layer(nn.Conv2d):\n    pass\n"
+    )
+    text = repository.cases.read_text()
+    (other / "cases.py").write_text(text.replace('"three"', '"four"'))
+    (other / "pyproject.toml").touch()
+    assert list(start(other).cases) == ["one", "four"]
+    # The base takes a package that only head has, as an installation in place would give it.
+    (other / "cases.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(repository.root)!r})\n" + text
+    )
+    with pytest.raises(
+        Refused, match="measured the wrong revision: tiny from .*tiny project"
+    ) as caught:
+        start(other)
+    assert caught.value.kind == "revision"
+
+
+def test_a_wrong_output_is_told_before_anything_is_timed(repository, start):
+    repository.replace("cases.py", '"three", ', '"three", expected=lambda m, x: 2 * m(x), build=')
+    repository.replace("cases.py", "(1, 8, 8, 8)),\n)", "shape=(1, 8, 8, 8)),\n)")
+    with pytest.raises(Refused, match="three puts out something else than it should") as caught:
+        start().prepare("case", "three")
+    assert caught.value.kind == "output"
+
+
+def test_a_silent_process_is_given_up_and_a_killed_one_reported(repository, start):
+    one = start()
+    one.silence = 0.0
+    with pytest.raises(CannotJudge, match="gave no answer for 0 seconds while preparing one"):
+        one.prepare("case", "one")
+    one.silence = 30.0
+    with pytest.raises(CannotJudge) as caught:  # it was killed for that
+        one.sample("case", 1)
+    assert str(caught.value) == (
+        "the process that measures head was killed by SIGKILL (too little memory, or somebody's"
+        " hand) while being timed"
+    )
+
+
+def test_a_process_that_ends_itself_is_reported_with_its_last_words(repository, start):
+    text = """
+        import os, sys
+        print("something is wrong", file=sys.stderr, flush=True)
+        os._exit(7)
+    """
+    repository.write("cases.py", textwrap.dedent(text))
+    with pytest.raises(CannotJudge, match="ended with status 7 while .*: something is wrong"):
+        start()
+
+
+def test_what_the_file_of_cases_raises_is_told(repository, start):
+    repository.write("cases.py", "import overconv.bench.nothing")
+    with pytest.raises(Refused, match="ModuleNotFoundError") as caught:
+        start()
+    assert (caught.value.kind, caught.value.missing) == ("load", "overconv.bench.nothing")
