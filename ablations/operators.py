@@ -11,17 +11,31 @@ Claims     C5; C6, of the layers that make a kernel for each input: each of them
 Run        python -m ablations run operators --preset reference
 """
 
-import overconv
 from ablations.study import Arm, SameParameters, Study
+from overconv.operators.acb import ACConv2d
+from overconv.operators.condconv import CondConv2d
+from overconv.operators.dbb import DBBConv2d
+from overconv.operators.dcd import DCDConv2d
+from overconv.operators.doconv import DOConv2d
+from overconv.operators.dyconv import DyConv2d
+from overconv.operators.dynet import DyNetConv2d
+from overconv.operators.expand import ExpandConv2d
+from overconv.operators.maconv import MAConv2d
+from overconv.operators.mdconv import MDConv2d
+from overconv.operators.mobileone import MobileOneConv2d
+from overconv.operators.odconv import ODConv2d
+from overconv.operators.orepa import OREPAConv2d
+from overconv.operators.repvgg import RepVGGConv2d
+from overconv.operators.se import SEConv2d
+from overconv.operators.weightnet import WeightNetConv2d
 from records.claim import Claim, Contrast
 
-PEERS = ("CondConv2d", "DyConv2d", "DyNetConv2d", "ODConv2d", "DCDConv2d", "WeightNetConv2d")
-FOLDING = ("ACConv2d", "RepVGGConv2d", "DBBConv2d", "ExpandConv2d", "DOConv2d", "OREPAConv2d")
-LAYERS = ("MDConv2d", "MAConv2d", "SEConv2d", *PEERS, *FOLDING, "MobileOneConv2d")
+PEERS = (CondConv2d, DyConv2d, DyNetConv2d, ODConv2d, DCDConv2d, WeightNetConv2d)
+FOLDING = (ACConv2d, RepVGGConv2d, DBBConv2d, ExpandConv2d, DOConv2d, OREPAConv2d, MobileOneConv2d)
 
 
-def label(layer: str) -> str:
-    return layer.removesuffix("2d").lower()
+def label(layer: type) -> str:
+    return layer.__name__.removesuffix("2d").lower()
 
 
 STUDY = Study(
@@ -32,7 +46,7 @@ STUDY = Study(
         "plain": Arm(),
         "wide-mdconv": Arm(model={"width": SameParameters("mdconv")}),
         "wide-dyconv": Arm(model={"width": SameParameters("dyconv")}),
-        **{label(layer): Arm(getattr(overconv, layer)) for layer in LAYERS},
+        **{label(layer): Arm(layer) for layer in (MDConv2d, MAConv2d, SEConv2d, *PEERS, *FOLDING)},
     },
     notes={
         f"wide-{arm}": f"control: the training parameters of {arm}" for arm in ("mdconv", "dyconv")

@@ -1,7 +1,7 @@
 """How trials got where they ended: curves, areas, and the time to a target, paired by block."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -86,7 +86,7 @@ def sooner(frames: Frames, arm: str, against: str, share: float) -> dict[str, in
     counts = {"sooner": 0, "later": 0, "tied": 0, "neither": 0}
     for block in one.index.intersection(other.index):
         here, there = (
-            math.inf if frame.at[block, "censored"] else frame.at[block, "epochs"]
+            math.inf if frame["censored"][block] else float(frame["epochs"][block])
             for frame in (one, other)
         )
         if math.isinf(here) and math.isinf(there):
@@ -107,11 +107,9 @@ def bands(frames: Frames, measure: str, confidence: float = CONFIDENCE) -> pd.Da
         curves = [_curve(record, measure) for record in _records(frames, label)]
         curves = [curve for curve in curves if len(curve)]
         for epoch in range(min(map(len, curves), default=0)):
-            found = estimate(pd.Series([curve[epoch] for curve in curves]))
+            found = estimate(pd.Series([curve[epoch] for curve in curves]), confidence)
             if found is None or found.n < len(curves):  # a block lost its numbers here
                 break
-            if confidence != CONFIDENCE:
-                found = estimate(pd.Series([curve[epoch] for curve in curves]), confidence)
             rows.append((label, epoch + 1, found.n, found.mean, found.low, found.high))
     columns = ["label", "epoch", "n", "mean", "low", "high"]
     return pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float})
@@ -127,7 +125,9 @@ def _curve(record: Record, measure: str) -> np.ndarray:
     return np.array(record.curves.get(measure, []), float)  # None becomes NaN
 
 
-def _of_curves(frames: Frames, label: str, measure: str, figure) -> pd.Series:
+def _of_curves(
+    frames: Frames, label: str, measure: str, figure: Callable[[np.ndarray], float]
+) -> pd.Series:
     """``figure`` of each curve, by block; NaN of a trial without one, or that diverged."""
     found = {
         record.configuration["block"]: float(figure(curve))

@@ -88,7 +88,7 @@ def judge_parts(frames: Frames, claim: Claim, blocks: Sequence[int], error: floa
     as some number, would decide the difference. The other arms keep all their blocks.
     """
     labels = _labels(frames, claim)
-    values = claimed_values(frames, claim, labels).reindex(blocks)
+    values = claimed_values(frames, claim, labels).reindex(list(blocks))
     missing = _missing(frames, values, labels)
     family = pairwise([(c.arm, c.against) for c in claim.contrasts], labels)
     if claim.target is not None and frames.plan.baseline in missing:

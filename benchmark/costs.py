@@ -7,6 +7,7 @@ counter sees of a training step and of a deployed forward pass, and what neither
 import argparse
 import inspect
 import json
+import sys
 import time
 import warnings
 from functools import partial
@@ -16,21 +17,18 @@ from typing import Any
 import timm
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import overconv
 from benchmark.tables import markdown
-from overconv.costs import KINDS, Cost, count_costs
-from overconv.crosscheck import CrossCheck, cross_check
+from overconv.costs import KINDS, Cost, Costs, count_cost
+from overconv.crosscheck import CountersDisagree, CrossCheck, cross_check
 from overconv.forms import plan_forms
 from overconv.operators.base import OverConv2d
 from overconv.surgery import replace_convs, to_inference
 
 HELP = "Parameters, MACs, FLOPs, peak bytes and operations of networks, without weights."
-
-# What torchvision has beside its classifiers of images: they take other inputs.
-_NO_CLASSIFIERS = ("detection", "segmentation", "video", "optical_flow", "quantization")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """The command; raises a ValueError for bad input."""
+    """The command; raises a ValueError for bad input, and returns 1 if counters disagree."""
     if bool(options.network) == options.all:
         raise ValueError("give the name of a network, or --all")
     if options.batch < 2:
@@ -63,7 +61,11 @@ def run(options: argparse.Namespace) -> int:
     if layer is None and options.options:
         raise ValueError("--options are of a --layer, and there is none")
     names = classifiers() if options.all else [options.network]
-    found = [measure(name, layer, options.where, options.image, options.batch) for name in names]
+    try:
+        found = [measure(n, layer, options.where, options.image, options.batch) for n in names]
+    except CountersDisagree as error:
+        print(f"python -m benchmark costs: counters disagree: {error}", file=sys.stderr)
+        return 1
     if options.all:
         print(summary(found))
     else:
@@ -136,18 +138,25 @@ def build(name: str) -> tuple[nn.Module, int]:
 
 
 def measure(
-    name: str, layer: Any = None, where: str = "all_but_stem", image: int | None = None, batch: int = 2
+    name: str,
+    layer: Any = None,
+    where: str = "all_but_stem",
+    image: int | None = None,
+    batch: int = 2,
 ) -> dict[str, Any]:
-    """All figures of a network; ``seconds`` is what they took."""
-    start = time.perf_counter()
+    """All figures of a network; ``cpu_seconds`` is what they took."""
+    start = time.process_time()
     model, side = build(name)
     side = side if image is None else image
     if layer is not None:
         model = replace_convs(model, layer, where)
     x = torch.empty(batch, 3, side, side, device="meta")
-    costs = count_costs(model, x, unknown="list")
     deployed = plan_forms(to_inference(model), x[:1])
-    training = cross_check(model.train(), x, unknown="list")
+    costs = Costs(
+        count_cost(model.train(), x, unknown="list"),
+        count_cost(deployed, x, backward=False, unknown="list"),
+    )
+    training = cross_check(model, x, unknown="list")
     inference = cross_check(deployed, x, unknown="list", backward=False)
     return {
         "network": name,
@@ -157,7 +166,7 @@ def measure(
         "deployed": _figures(costs.deployed, inference),
         "over_parameters": costs.over_parameters,
         "modules": str(costs),
-        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - start,
     }
 
 
@@ -212,8 +221,19 @@ def text(found: dict[str, Any]) -> str:
         for counter, missed in found[form]["not_seen"].items():
             if missed:
                 parts.append(f"{form}: {counter} could not see")
-                parts += [f"  {name or '(the model)'}: {why}" for name, why in missed.items()]
+                parts += _together(missed)
     return "\n".join(parts)
+
+
+def _together(missed: dict[str, str]) -> list[str]:
+    """A line for all that is not seen for one reason."""
+    names: dict[str, list[str]] = {}
+    for name, why in missed.items():
+        names.setdefault(why, []).append(name or "(the model)")
+    return [
+        f"  {first}{f' and {len(more)} more' if more else ''}: {why}"
+        for why, (first, *more) in names.items()
+    ]
 
 
 def summary(found: list[dict[str, Any]]) -> str:
@@ -233,9 +253,17 @@ def summary(found: list[dict[str, Any]]) -> str:
                 f"{training['counted_backward'] // row['batch']:,}",
                 f"{training['peak_bytes']:,}",
                 training["operations"],
-                f"{row['seconds']:.1f}",
+                f"{row['cpu_seconds']:.1f}",
             ]
         )
-    columns = ["network", "image", "parameters", "deployed", "MACs", "FLOPs", "of it without formula"]
-    more = ["backward MACs", "peak bytes, a step", "operations", "seconds"]
+    columns = [
+        "network",
+        "image",
+        "parameters",
+        "deployed",
+        "MACs",
+        "FLOPs",
+        "of it without formula",
+    ]
+    more = ["backward MACs", "peak bytes, a step", "operations", "CPU seconds"]
     return markdown([*columns, *more], rows)

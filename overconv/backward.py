@@ -1,10 +1,10 @@
 """Multiply-accumulates of the backward pass, by formula.
 
-A product of n multiply-accumulates costs n more for each of its two operands that needs a gradient:
-``dA = dC B'`` and ``dB = A' dC`` for ``C = A B``, and the like for a convolution. So a backward pass
-is twice the forward pass, less what needs no gradient: kernels that are constant, and the image
-before the first layer that trains. Elementwise work is charged by the same rule as if each value
-were a product of two; pooling and additions, which are not, make that an upper bound.
+A product of n multiply-accumulates costs n more for each of its two operands that needs a
+gradient: ``dA = dC B'`` and ``dB = A' dC`` for ``C = A B``, and the like for a convolution. So a
+backward pass is twice the forward pass, less what needs no gradient: kernels that are constant, and
+the image before the first layer that trains. Elementwise work is charged by the same rule, as if
+each value were a product of two; pooling and additions, which are not, make that an upper bound.
 """
 
 import math

@@ -7,7 +7,7 @@ say is held against what real runs dispatch by :mod:`overconv.crosscheck`.
 import math
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -171,19 +171,25 @@ def count_costs(model: nn.Module, example_input: Tensor, *, unknown: str = "refu
     training, deployed = _without_values(model).train(), to_inference(_without_values(model))
     for network in (training, deployed):
         charged(network, unknown)  # what cannot be counted is told before anything runs
-    images = _images(example_input)
-    deployed = plan_forms(deployed, images[:1].detach())
-    with torch.no_grad():
-        cost = _count(deployed, images, unknown)
-    deployed_cost = replace(cost, macs_backward=Macs(), modules_backward={})
-    return Costs(_count(training, images, unknown), deployed_cost)
+    deployed = plan_forms(deployed, _images(example_input)[:1].detach())
+    return Costs(
+        count_cost(training, example_input, unknown=unknown),
+        count_cost(deployed, example_input, backward=False, unknown=unknown),
+    )
 
 
-def count_cost(model: nn.Module, example_input: Tensor, *, unknown: str = "refuse") -> Cost:
-    """The cost of ``model`` as it stands, in its mode and its forms; see :func:`count_costs`."""
+def count_cost(
+    model: nn.Module, example_input: Tensor, *, backward: bool = True, unknown: str = "refuse"
+) -> Cost:
+    """The cost of ``model`` as it stands, in its mode and its forms; see :func:`count_costs`.
+
+    Args:
+        backward: Whether the backward pass is charged too.
+    """
     if unknown not in _UNKNOWN:
         raise ValueError(f"unknown must be one of {_UNKNOWN}, got {unknown!r}")
-    return _count(_without_values(model), _images(example_input), unknown)
+    with torch.set_grad_enabled(backward):
+        return _count(_without_values(model), _images(example_input), unknown, backward)
 
 
 def _images(example_input: Tensor) -> Tensor:
@@ -207,14 +213,14 @@ class Charges:
     """Charges what a network calls while it runs, for a batch of images of known size.
 
     Attributes:
-        forward, backward: Multiply-accumulates of one image by the name of the module.
+        forward, backward: Multiply-accumulates of one image by the name of the module; the second
+            is empty where no backward pass is asked for.
         uncounted: What no formula covers, in words.
-        called: Names of the charged modules that were called.
     """
 
-    def __init__(self, model: nn.Module, batch: int, unknown: str) -> None:
+    def __init__(self, model: nn.Module, batch: int, unknown: str, backward: bool) -> None:
         modules, self.uncounted = charged(model, unknown)
-        self.batch, self.unknown = batch, unknown
+        self.batch, self.unknown, self.trains = batch, unknown, backward
         self.forward: dict[str, Macs] = {}
         self.backward: dict[str, Macs] = {}
         self.names = list(modules)
@@ -232,6 +238,8 @@ class Charges:
                 self.uncounted[name] = why
                 return
             self.forward[name] = self.forward.get(name, Macs()) + _macs(module, x, output)
+            if not self.trains:
+                return
             try:
                 backward = _backward(module, x, output)
             except ValueError as error:
@@ -241,14 +249,18 @@ class Charges:
 
         return count
 
+    def uncalled(self) -> list[str]:
+        """The modules that are charged when called, and were not."""
+        return [n for n in self.names if n not in self.forward and n not in self.uncounted]
+
     def remove(self) -> None:
-        """Take the hooks away again; a module that no formula covers whole is charged nothing."""
+        """Take the hooks away again."""
         for handle in self.handles:
             handle.remove()
 
 
-def _count(model: nn.Module, images: Tensor, unknown: str) -> Cost:
-    charges = Charges(model, _BATCH, unknown)
+def _count(model: nn.Module, images: Tensor, unknown: str, backward: bool) -> Cost:
+    charges = Charges(model, _BATCH, unknown, backward)
     model(images)
     charges.remove()
     return Cost(

@@ -9,10 +9,9 @@ in the library.
 """
 
 import gc
-import math
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -25,89 +24,33 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from overconv.products import CORRECTIONS
+
 aten = torch.ops.aten
-
-# Corrected formulas of floating-point operations, in the form that FlopCounterMode takes as
-# ``custom_mapping``: shapes in the place of tensors.
-
-
-def _convolution_backward(
-    grad: Any,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    output_padding: Any,
-    groups: int,
-    output_mask: Any,
-    out_shape: Any = None,
-) -> int:
-    """As often the forward pass as there are gradients, of the input and of the kernel.
-
-    Torch's own multiplies the gradient of the kernel by the number of groups.
-    """
-    positions = math.prod((x if transposed else grad)[2:])
-    return 2 * x[0] * math.prod(weight) * positions * (output_mask[0] + output_mask[1])
-
-
-def _inner(a: Any, b: Any, *rest: Any, out_shape: Any = None, **named: Any) -> int:
-    """A matrix or a vector by a vector."""
-    return 2 * math.prod(a)
-
-
-def _added_inner(c: Any, a: Any, b: Any, *rest: Any, out_shape: Any = None, **named: Any) -> int:
-    return 2 * math.prod(a)
-
-
-def _added_batch(c: Any, a: Any, b: Any, *rest: Any, out_shape: Any = None, **named: Any) -> int:
-    return 2 * math.prod(a) * b[-1]
-
-
-def _attention(q: Any, k: Any, v: Any, *rest: Any, out_shape: Any = None, **named: Any) -> int:
-    return flop_counter.sdpa_flop_count(q, k, v)
-
-
-def _attention_backward(
-    grad: Any, q: Any, k: Any, v: Any, *rest: Any, out_shape: Any = None, **named: Any
-) -> int:
-    return flop_counter.sdpa_backward_flop_count(grad, q, k, v)
-
-
-def _by_shapes(formula: Callable[..., int]) -> Callable[..., int]:
-    return flop_counter.shape_wrapper(formula)
-
-
-#: What torch's registry lacks or has wrong, by operator; floating-point operations.
-CORRECTIONS: Mapping[Any, Callable[..., int]] = {
-    aten.convolution_backward: _by_shapes(_convolution_backward),
-    aten.mv: _by_shapes(_inner),
-    aten.addmv: _by_shapes(_added_inner),
-    aten.dot: _by_shapes(_inner),
-    aten.vdot: _by_shapes(_inner),
-    aten.addbmm: _by_shapes(_added_batch),
-    aten._scaled_dot_product_flash_attention_for_cpu: _by_shapes(_attention),
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _by_shapes(_attention_backward),
-}
 
 # What moves values from one tensor into another and computes nothing.
 _COPIES = frozenset(
-    "clone copy copy_ _to_copy _copy_from repeat expand_copy view_copy _reshape_copy".split()
+    (
+        *("clone", "copy", "copy_", "_to_copy", "_copy_from", "repeat"),
+        *("expand_copy", "view_copy", "_reshape_copy"),
+    )
 )
-# What makes tensors without reading values, or asks about them.
+# What makes tensors without reading values, or moves none.
 _MAKERS = frozenset(
-    "empty empty_like empty_strided new_empty new_empty_strided zeros zeros_like new_zeros ones"
-    " ones_like new_ones full full_like new_full fill_ zero_ fill arange linspace eye scalar_tensor"
-    " lift_fresh lift rand rand_like randn randn_like bernoulli_ uniform_ normal_ randperm"
-    " resize_ set_ _local_scalar_dense is_same_size _unsafe_view".split()
+    (
+        *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "zeros"),
+        *("zeros_like", "new_zeros", "ones", "ones_like", "new_ones", "full", "full_like"),
+        *("new_full", "fill", "fill_", "zero_", "arange", "linspace", "eye", "scalar_tensor"),
+        *("lift", "lift_fresh", "rand", "rand_like", "randn", "randn_like", "bernoulli_"),
+        *("uniform_", "normal_", "randperm", "resize_", "set_", "_unsafe_view", "as_strided_"),
+        *("_local_scalar_dense", "is_same_size"),
+    )
 )
 # Of what is pointwise: additions, which are free of multiplications unless scaled, and
 # multiplications, which are ones by a number too.
-_ADD = frozenset("add add_ sub sub_ rsub".split())
-_MULTIPLY = frozenset("mul mul_ div div_".split())
-_POOL = frozenset("mean _adaptive_avg_pool2d avg_pool2d".split())
+_ADD = frozenset(("add", "add_", "sub", "sub_", "rsub"))
+_MULTIPLY = frozenset(("mul", "mul_", "div", "div_"))
+_POOL = frozenset(("mean", "_adaptive_avg_pool2d", "avg_pool2d"))
 
 #: In the place of a module's name: work outside of the model.
 OUTSIDE = "(outside)"
@@ -194,9 +137,6 @@ def count(call: Callable[[], object], model: nn.Module | None = None) -> Counts:
         model: Has the modules to which the work of the forward pass is attributed; None: no module
             is asked for.
 
-    Raises:
-        ValueError: A counter is running already.
-
     Example:
         >>> conv = nn.Conv2d(3, 8, 3, padding=1)
         >>> counts = count(lambda: conv(torch.zeros(2, 3, 5, 5)).sum().backward())
@@ -260,7 +200,8 @@ class _Counter(TorchDispatchMode):
         self.forward: dict[str, Work] = {}
         self.backward = Work()
         self.inside: list[str] = [OUTSIDE]
-        self.formulas = {**flop_counter.flop_registry, **CORRECTIONS}
+        corrected = {key: flop_counter.shape_wrapper(f) for key, f in CORRECTIONS.items()}
+        self.formulas = {**flop_counter.flop_registry, **corrected}
 
     @contextmanager
     def attributing(self, model: nn.Module | None) -> Iterator[None]:

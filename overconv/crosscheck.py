@@ -4,9 +4,6 @@ Formulas, :mod:`overconv.counters` and fvcore know nothing of one another. What 
 see is listed, and where they disagree that is an error which shows the figures of all.
 """
 
-import logging
-import math
-import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -17,6 +14,7 @@ from torch import Tensor, nn
 
 from overconv.costs import Charges
 from overconv.counters import OUTSIDE, Counts, Work, count, emptied, without_values
+from overconv.fvcounter import count_by_fvcore
 from overconv.operators.base import Macs
 
 
@@ -149,7 +147,8 @@ def cross_check(
         )
     backward_macs = sum(charges.backward.values(), Macs())
     not_seen = {
-        "formulas": dict(charges.uncounted)
+        "formulas": charges.uncounted
+        | dict.fromkeys(charges.uncalled(), "a module that was not called")
         | {name: f"{macs:,} MACs of products outside of layers" for name, macs in alone.items()},
         "torch's counter": _torch_missed(counts),
     }
@@ -161,7 +160,7 @@ def cross_check(
             not_seen["formulas"]["backward pass"] = "not compared: formulas do not cover it all"
     seen = None
     if fvcore or (fvcore is None and not meta):
-        seen, not_seen["fvcore"] = _by_fvcore(model, example_input)
+        seen, not_seen["fvcore"] = count_by_fvcore(model, example_input)
         # an einsum is a product on its graph, even one that runs as multiplications
         elementwise = sum(counts.forward.multiplications.values())
         if not counts.forward.macs <= seen <= counts.forward.macs + elementwise:
@@ -169,16 +168,12 @@ def cross_check(
                 f"fvcore sees {seen:,} multiply-accumulates of products in the forward pass, and"
                 f" torch's counter {counts.forward.macs:,} ({counts.forward.products})"
             )
-    macs = sum(charges.forward.values(), Macs())
-    return CrossCheck(
-        charges.batch, compared, macs, backward_macs, counts, seen, alone, not_seen
-    )
+    total = sum(charges.forward.values(), Macs())
+    return CrossCheck(charges.batch, compared, total, backward_macs, counts, seen, alone, not_seen)
 
 
-def _run(
-    model: nn.Module, images: Tensor, backward: bool, unknown: str
-) -> tuple[Charges, Counts]:
-    charges = Charges(model, images.shape[0], unknown)
+def _run(model: nn.Module, images: Tensor, backward: bool, unknown: str) -> tuple[Charges, Counts]:
+    charges = Charges(model, images.shape[0], unknown, backward)
 
     def call() -> None:
         with torch.set_grad_enabled(backward):
@@ -269,102 +264,6 @@ def _compare_backward(
 def _torch_missed(counts: Counts) -> dict[str, str]:
     both = counts.forward + counts.backward
     return {
-        name: f"{both.operations[name]} times, {values:,} values" for name, values in both.unseen.items()
+        name: f"{both.operations[name]} times, {values:,} values"
+        for name, values in both.unseen.items()
     }
-
-
-# fvcore counts on a traced graph, in multiply-accumulates that it calls flops. Replaced are its
-# formulas that read numpy's rounded text, and added are those it lacks.
-
-
-def _shapes(values: Any) -> list[list[int]]:
-    return [list(v.type().sizes() or ()) for v in values if v.isCompleteTensor()]
-
-
-def _einsum(inputs: Any, outputs: Any) -> int:
-    """Each combination of all letters once, for two operands."""
-    letters = inputs[0].toIValue().replace(" ", "").split("->")[0].split(",")
-    shapes = _shapes(inputs[1].node().inputs())
-    if len(letters) < 2:
-        return 0
-    if len(letters) > 2:
-        raise ValueError(f"an einsum of {len(letters)} tensors has more than one order")
-    sizes: dict[str, int] = {}
-    for term, shape in zip(letters, shapes, strict=True):
-        head, dots, tail = term.partition("...")
-        for place in range(len(shape) - len(head) - len(tail) if dots else 0):
-            key = f".{len(shape) - len(head) - len(tail) - place}"
-            sizes[key] = max(sizes.get(key, 1), shape[len(head) + place])
-        for letter, size in zip(head, shape, strict=False):
-            sizes[letter] = max(sizes.get(letter, 1), size)
-        for letter, size in zip(reversed(tail), reversed(shape), strict=False):
-            sizes[letter] = max(sizes.get(letter, 1), size)
-    return math.prod(sizes.values())
-
-
-def _matmul(inputs: Any, outputs: Any) -> int:
-    """Each value of the result once for each of the dimension that is summed."""
-    left = _shapes(inputs[:1])[0]
-    return math.prod(_shapes(outputs)[0]) * left[-1]
-
-
-def _added_matmul(inputs: Any, outputs: Any) -> int:
-    return _matmul(inputs[1:], outputs)
-
-
-def _attention(inputs: Any, outputs: Any) -> int:
-    query, key, value = _shapes(inputs[:3])
-    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
-
-
-def _nothing(inputs: Any, outputs: Any) -> int:
-    return 0
-
-
-_PRODUCTS = {
-    "aten::einsum": _einsum,
-    "aten::matmul": _matmul,
-    "aten::mm": _matmul,
-    "aten::bmm": _matmul,
-    "aten::mv": _matmul,
-    "aten::baddbmm": _added_matmul,
-    "aten::scaled_dot_product_attention": _attention,
-}
-# Counted by fvcore too, but no products. (Its ``None`` for "ignored" does not reach what it has a
-# formula for.)
-_NO_PRODUCTS = (
-    "aten::batch_norm",
-    "aten::group_norm",
-    "aten::layer_norm",
-    "aten::instance_norm",
-    "aten::adaptive_avg_pool2d",
-    "aten::upsample_nearest2d",
-    "aten::upsample_bilinear2d",
-    "aten::grid_sampler",
-)
-
-
-def _by_fvcore(model: nn.Module, example_input: Tensor) -> tuple[int, dict[str, str]]:
-    """Multiply-accumulates of the forward pass, and what was not seen."""
-    logger = logging.getLogger("fvcore")
-    level = logger.level
-    try:
-        logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
-            warnings.simplefilter("ignore")  # its own, and those of tracing
-            from fvcore.nn import FlopCountAnalysis
-
-            analysis = FlopCountAnalysis(deepcopy(model), example_input.detach().clone())
-            analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-            analysis.tracer_warnings("none")
-            handles: dict[str, Any] = {**_PRODUCTS, **dict.fromkeys(_NO_PRODUCTS, _nothing)}
-            analysis.set_op_handle(**handles)
-            total = int(analysis.total())
-            missed = {
-                name: f"{times} times" for name, times in sorted(analysis.unsupported_ops().items())
-            }
-            for name in sorted(analysis.uncalled_modules()):
-                missed[name] = "a module that the traced graph does not call"
-    finally:
-        logger.setLevel(level)
-    return total, missed

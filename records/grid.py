@@ -22,15 +22,15 @@ def grid(factors: Factors) -> dict[tuple[str, ...], str]:
     for name, levels in factors.items():
         if len(levels) < 2:
             raise ValueError(f"factor {name!r} has {len(levels)} levels; allowed: two or more")
-    for levels in product(*(levels for levels in factors.values())):
-        sets = [set(factors[name][level]) for name, level in zip(factors, levels, strict=True)]
+    for place in product(*factors.values()):
+        sets = [set(factors[name][level]) for name, level in zip(factors, place, strict=True)]
         arms = sorted(set.intersection(*sets)) if sets else []
         if len(arms) != 1 and factors:
             raise ValueError(
-                f"factors: {' x '.join(levels)} has the arms {arms}; allowed: one a combination"
+                f"factors: {' x '.join(place)} has the arms {arms}; allowed: one a combination"
             )
         if arms:
-            cells[levels] = arms[0]
+            cells[place] = arms[0]
     for name, levels in factors.items():
         for level, labels in levels.items():
             here = [

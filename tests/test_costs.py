@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from copy import deepcopy
 from functools import partial
 
@@ -12,12 +13,13 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.utils.flop_counter import FlopCounterMode
 
-from overconv.costs import Cost, Costs, count_costs
+from overconv.costs import KINDS, Cost, Costs, count_cost, count_costs
 from overconv.forms import plan_forms
 from overconv.models.mobilenet import MobileNetV2
 from overconv.models.resnet import ResNet
 from overconv.operators.base import Macs
 from overconv.operators.condconv import CondConv2d
+from overconv.operators.dbb import DBBConv2d
 from overconv.operators.dyconv import DyConv2d
 from overconv.operators.maconv import MAConv2d
 from overconv.operators.mdconv import MDConv2d
@@ -180,6 +182,80 @@ def test_plain_networks_cost_what_fvcore_counts(build):
     assert count_costs(model, torch.zeros(1, 3, 20, 24)).training.macs.total == expected
 
 
+# Backward, by kind and by module.
+
+
+def test_a_backward_pass_by_hand():
+    """The stem's image needs no gradient, of the first gate neither; the average is constant."""
+    chain = MDConv2d(4, 6, 3, padding=1, bias=False)
+    model = nn.Sequential(chain, nn.BatchNorm2d(6), DBBConv2d(6, 6, 3, padding=1), nn.Linear(8, 2))
+    cost = count_costs(model, torch.zeros(1, 4, 9, 8)).training
+    gate, first, second = (4 * 4, 4 * 6), 9 * 4 * 6 * 72, 6 * 6 * 72
+    assert cost.modules["0"] == Macs(gate=40, convolution=first + second, other=288 + 432)
+    assert cost.modules_backward["0"] == Macs(
+        gate=gate[0] + 2 * gate[1], convolution=first + 2 * second, other=2 * (288 + 432)
+    )
+    average = 6 * 9 * 72
+    assert cost.modules["2"].convolution == (3 * 36 + 2 * 324) * 72 + average
+    assert cost.modules_backward["2"] == Macs(
+        convolution=2 * (3 * 36 + 2 * 324) * 72 + average,
+        other=2 * cost.modules["2"].other,
+        shared=2 * 36,
+    )
+    assert cost.modules_backward["3"] == Macs(convolution=2 * 8 * 2 * 6 * 9)
+    assert cost.macs_backward == sum(cost.modules_backward.values(), Macs())
+    assert cost.macs == sum(cost.modules.values(), Macs())
+    assert cost.flops_backward == 2 * cost.macs_backward.total
+
+
+def test_an_image_that_needs_a_gradient_costs_one():
+    conv, x = nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 5, 5)
+    assert count_costs(conv, x).training.macs_backward.total == 27 * 4 * 9
+    x.requires_grad_()
+    assert count_costs(conv, x).training.macs_backward.total == 2 * 27 * 4 * 9
+
+
+def test_what_is_deployed_has_no_backward_pass():
+    deployed = count_costs(ResNet(8, 4, conv=MDConv2d), IMAGE).deployed
+    assert deployed.macs_backward == Macs()
+    assert deployed.modules_backward == {}
+    assert (
+        set(deployed.modules) == {name for name in deployed.modules if "norm" not in name} != set()
+    )
+
+
+def test_a_cost_as_it_stands_has_the_form_that_is_set():
+    layer = MDConv2d(4, 6, 3, padding=1, form="compact").eval()
+    x = torch.zeros(1, 4, 9, 8)
+    assert count_cost(layer, x).macs == layer.macs((9, 8))
+    layer.form = "expanding"
+    assert count_cost(layer, x).macs == layer.macs((9, 8)) != count_costs(layer, x).deployed.macs
+
+
+def test_its_table_says_where_the_cost_is():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), MDConv2d(4, 8, 3), nn.Linear(28, 2))
+    text = str(count_costs(model, torch.zeros(1, 3, 32, 32)))
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[0] == ["in", "training:"]
+    assert lines[1] == ["module", "pass", *KINDS, "MACs", "FLOPs"]
+    assert lines[2] == ["0", "forward", "0", "0", "97,200", "0", "0", "97,200", "194,400"]
+    assert lines[3] == ["backward", "0", "0", "97,200", "0", "0", "97,200", "194,400"]
+    assert [line[0] for line in lines[4:8:2]] == ["1", "2"]
+    assert "in all, 590 parameters  forward" in text
+    assert "deployed, 0 parameters fewer:" in text
+
+
+def test_figures_have_one_name_each():
+    cost = count_cost(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 5, 5))
+    zeros = dict.fromkeys(KINDS, 0)
+    macs = zeros | {"convolution": 972}
+    assert cost.figures() == {
+        "parameters": 112,
+        **{f"macs.{kind}": value for kind, value in macs.items()},
+        **{f"macs_backward.{kind}": value for kind, value in macs.items()},
+    }
+
+
 # What it does to the model, and what it refuses.
 
 
@@ -312,6 +388,28 @@ class Folded(nn.Module):
 def test_what_cannot_be_counted_is_named(model, message):
     with pytest.raises(ValueError, match=message):
         count_costs(model, torch.zeros(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "message"),
+    [
+        (Owner(), "", "a Owner with parameters has no formula"),
+        (nn.Sequential(nn.PReLU(3)), "0", "a PReLU with parameters has no formula"),
+        (Folded(), "conv", r"its input .* has no batch of 2 as its first axis"),
+    ],
+)
+def test_what_cannot_be_counted_is_listed_if_asked_for(model, name, message):
+    cost = count_costs(model, torch.zeros(1, 3, 4, 4), unknown="list").training
+    assert re.fullmatch(message, cost.uncounted[name])
+    assert f"not counted: {name}: " in str(cost)
+    inner = isinstance(model, Owner)  # whose convolution has a formula
+    assert cost.macs == Macs(convolution=9 * 16 if inner else 0)
+
+
+@pytest.mark.parametrize("count", [count_costs, count_cost])
+def test_unknown_is_one_of_two(count):
+    with pytest.raises(ValueError, match=r"unknown must be one of .*, got 'ignore'"):
+        count(nn.Conv2d(3, 3, 1), IMAGE, unknown="ignore")
 
 
 def test_a_strangers_layer_counts_itself():

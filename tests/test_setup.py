@@ -65,8 +65,11 @@ def test_the_ranges_admit_what_the_tests_run_with(text):
     assert any(s.operator == "<" for s in requirement.specifier), "no upper bound"
 
 
+PLUGIN = "pytest_overconv.py"  # beside the package, so that pytest starts without torch
+
+
 def test_the_wheel_ships_the_library_alone(tmp_path):
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", PLUGIN):
         shutil.copy(ROOT / name, tmp_path)
     for name in CHECKOUT:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=BYTECODE)
@@ -78,10 +81,11 @@ def test_the_wheel_ships_the_library_alone(tmp_path):
     source = (ROOT / "overconv/__init__.py").read_text(encoding="utf-8")
     (number,) = re.findall(r'^__version__ = "(.*)"$', source, flags=re.MULTILINE)
     tops = {name.partition("/")[0] for name in names}
-    assert tops == {"overconv", f"overconv-{number}.dist-info"}
+    assert tops == {"overconv", PLUGIN, f"overconv-{number}.dist-info"}
     shipped = {name for name in names if name.endswith(".py")}
     assert "overconv/py.typed" in names
-    assert shipped == {str(p.relative_to(ROOT)) for p in (ROOT / "overconv").rglob("*.py")}
+    library = {str(p.relative_to(ROOT)) for p in (ROOT / "overconv").rglob("*.py")}
+    assert shipped == {PLUGIN, *library}
 
 
 # The commands

@@ -5,7 +5,6 @@ weights while it is built.
 """
 
 import torch
-from torch import nn
 
 from overconv.bench.cases import Case, make, prepared
 from overconv.costs import count_cost
@@ -27,7 +26,7 @@ def figures(case: Case, *, plain: bool = False) -> dict[str, int]:
         torch; see :class:`overconv.counters.Counts`.
 
     Example:
-        >>> case = Case("conv", lambda: nn.Conv2d(3, 8, 3, padding=1), (2, 3, 5, 5))
+        >>> case = Case("conv", lambda: torch.nn.Conv2d(3, 8, 3, padding=1), (2, 3, 5, 5))
         >>> found = figures(case)
         >>> found["parameters"], found["macs.convolution"], found["counted.forward"]
         (224, 5400, 10800)
@@ -35,7 +34,7 @@ def figures(case: Case, *, plain: bool = False) -> dict[str, int]:
     module = make(case, plain=plain)
     trains = case.step == "training"
     example = torch.empty(case.shape, device="meta", requires_grad=trains)
-    cost = count_cost(module, example, unknown="list")
+    cost = count_cost(module, example, backward=trains, unknown="list")
     found = cost.figures()
     found["uncounted"] = len(cost.uncounted)
     with without_values():

@@ -36,7 +36,6 @@ from overconv.bench.workers import (
     Unreadable,
     Worker,
     counted,
-    opened,
     placed,
 )
 
@@ -91,7 +90,8 @@ def run(
     with ended_by_signals():
         try:
             gate.locate()
-            gate.describe(exact, timing)
+            if exact:
+                gate.count(alone=not timing)
             if timing:
                 gate.timed()
         except CannotJudge as error:
@@ -150,25 +150,30 @@ class _Gate:
                 f"the tree that was judged has uncommitted changes in {len(files)} files"
             )
 
-    def describe(self, exact: bool, timing: bool) -> None:
-        """Read the cases of head and, in the same process, count their exact figures.
+    def count(self, *, alone: bool) -> None:
+        """Compare exact figures; ``alone``: nothing is timed.
 
-        Counting has a process of its own, since it works with modes that timing must not meet.
+        A process of its own counts them, with modes of torch's that timing must not meet.
         """
-        with opened("head", self.place, self.place, self.core) as worker:
-            self.cases = worker.cases
-            self.asked = list(self.cases)
-            if self.names is not None:
-                unknown = [name for name in self.names if name not in self.cases]
-                if unknown:
-                    raise ValueError(f"there is no case {unknown[0]!r} in {self.shown_file}")
-                self.asked = [name for name in self.cases if name in self.names]
-            packages = ", ".join(worker.description["packages"]) or "none, only the file of cases"
-            self.notes.append(f"packages measured from the tree: {packages}")
-            if not self.cases and (self.base is None or not timing):
-                raise CannotJudge(f"{self.shown_file} declares no cases: nothing would be watched")
-            if exact and self.asked:
-                self._count(worker)
+        with Worker("head", self.place, self.place, self.core) as head:
+            self._read(head.read(), needed=alone or self.base is None)
+            if self.asked:
+                self._count(head)
+
+    def _read(self, head: Worker, *, needed: bool) -> None:
+        """Note the cases of head; refuse that there are none, if they are ``needed``."""
+        self.cases = head.cases
+        self.asked = list(self.cases)
+        if self.names is not None:
+            unknown = [name for name in self.names if name not in self.cases]
+            if unknown:
+                raise ValueError(f"there is no case {unknown[0]!r} in {self.shown_file}")
+            self.asked = [name for name in self.cases if name in self.names]
+        packages = ", ".join(head.description["packages"]) or "none, only the file of cases"
+        note = f"packages measured from the tree: {packages}"
+        self.notes += [note] if note not in self.notes else []
+        if needed and not self.cases:
+            raise CannotJudge(f"{self.shown_file} declares no cases: nothing would be watched")
 
     def _count(self, worker: Worker) -> None:
         path = golden.figures_path(self.place.cases)
@@ -209,6 +214,7 @@ class _Gate:
             for _ in range(PAIRS):
                 with self._pair(tree) as (head, base):
                     if self.rounds is None:
+                        self._read(head, needed=self.base is None)
                         tasks = self._plan(base)
                         self.rounds = Rounds(tasks, self.say, left=self._left)
                         if not self.rounds.tasks:
@@ -227,16 +233,12 @@ class _Gate:
     def _pair(self, tree: Path | None) -> Iterator[tuple[Worker, Worker | None]]:
         """Fresh processes for head and for base; None where the base has no cases."""
         with ExitStack() as stack:
-            head = stack.enter_context(opened("head", self.place, self.place, self.core))
+            head = stack.enter_context(Worker("head", self.place, self.place, self.core))
             base = None
             place = None if tree is None else self.place.moved(tree)
             if place is not None and place.cases.exists():
-                try:
-                    base = stack.enter_context(opened("base", place, self.place, self.core))
-                except Unreadable as unreadable:
-                    if not unreadable.before_cases:
-                        raise
-            yield head, base
+                base = stack.enter_context(Worker("base", place, self.place, self.core))
+            yield head.read(), None if base is None else _old(base)
 
     def _plan(self, base: Worker | None) -> list[Task]:
         """What to time against what."""
@@ -297,3 +299,13 @@ class _Gate:
             seconds=seconds,
             machine=machine(self.core),
         )
+
+
+def _old(base: Worker) -> Worker | None:
+    """The base's process, or None if its cases are older than what cases are made of."""
+    try:
+        return base.read()
+    except Unreadable as unreadable:
+        if unreadable.before_cases:
+            return None
+        raise

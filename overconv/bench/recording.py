@@ -11,7 +11,7 @@ from overconv.bench import golden, ratios
 from overconv.bench.host import ended_by_signals, machine, quiet_core
 from overconv.bench.judging import calls_in_a_sample, judge
 from overconv.bench.rounds import Rounds
-from overconv.bench.workers import CannotJudge, Refused, counted, opened, placed
+from overconv.bench.workers import CannotJudge, Refused, Worker, counted, placed
 
 PROCESSES = 3  # fresh ones, since each has its own layout in memory
 GROUPS = 20
@@ -27,7 +27,8 @@ def accept(cases_file: Path | str, *, say: Say) -> Path:
         CannotJudge: A case cannot be counted; nothing is written then.
     """
     place = placed(cases_file)
-    with ended_by_signals(), opened("head", place, place, quiet_core()) as worker:
+    with ended_by_signals(), Worker("head", place, place, quiet_core()) as worker:
+        worker.read()
         found, failed = counted(worker, list(worker.cases))
         version = worker.description["torch"]
     if failed:
@@ -53,7 +54,8 @@ def record(cases_file: Path | str, *, say: Say) -> Path:
     taken: dict[str, list[tuple[float, float]]] = {}
     with ended_by_signals():
         for _ in range(PROCESSES):
-            with opened("head", place, place, core) as worker:
+            with Worker("head", place, place, core) as worker:
+                worker.read()
                 names = [name for name, case in worker.cases.items() if case["plain"]]
                 if not names:
                     raise ValueError(f"no case in {place.cases} has a plain counterpart")

@@ -106,7 +106,8 @@ class Report:
         if self.differences or self.of("fail"):
             return REGRESSION
         uncalibrated = self.calibration is not None and self.calibration.outcome != "pass"
-        if self.cannot is not None or self.of("unclear") or uncalibrated:
+        nothing = not self.verdicts and not self.counted
+        if self.cannot is not None or self.of("unclear") or uncalibrated or nothing:
             return CANNOT_JUDGE
         return PASSED
 

@@ -72,29 +72,43 @@ class Place:
 
 
 class Worker:
-    """One process that measures one revision.
+    """One process that measures one revision; of use after :meth:`read`.
 
     Args:
         role: What it is called in sentences.
         place: What it measures.
-        here: The tree that this process runs from; None if that is what is measured.
+        here: The place of head; equal to ``place`` if that is what is measured.
         core: The only one that it may run on; None: any.
     """
 
-    def __init__(self, role: str, place: Place, here: Place | None, core: int | None) -> None:
+    def __init__(self, role: str, place: Place, here: Place, core: int | None) -> None:
         self.role = role
         self.silence = SILENCE
         self._doing = "loading its cases"
         self._folder = Path(tempfile.mkdtemp(prefix="gate-"))
         self._process: subprocess.Popen[str] | None = None
+        self.description: dict[str, Any] = {}
         try:
             self._start(place, here, core)
-            self.description = self._answer()
         except BaseException:
             self.close()
             raise
 
-    def _start(self, place: Place, here: Place | None, core: int | None) -> None:
+    def read(self) -> "Worker":
+        """Wait until it has read its cases; several processes may do that at a time.
+
+        Raises:
+            CannotJudge: They cannot be read, or its modules come from elsewhere.
+        """
+        try:
+            self.description = self._answer()
+        except Refused as refused:
+            if refused.kind == "load":
+                raise Unreadable(self.role, refused) from None
+            raise CannotJudge(f"in {self.role}, {refused}") from None
+        return self
+
+    def _start(self, place: Place, here: Place, core: int | None) -> None:
         for module in (worker, cases, timing):
             assert module.__file__ is not None
             shutil.copy(module.__file__, self._folder)
@@ -102,8 +116,8 @@ class Worker:
             "tree": str(place.tree),
             "project": str(place.project),
             "cases": str(place.cases),
-            "other": None if here is None else str(here.tree),
-            "paths": [str(path) for path in _paths(place, here or place)],
+            "other": None if place == here else str(here.tree),
+            "paths": [str(path) for path in _paths(place, here)],
             "core": core,
         }
         script = str(self._folder / "worker.py")
@@ -113,7 +127,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=_environment(os.environ, (here or place).tree),
+                env=_environment(os.environ, here.tree),
                 start_new_session=True,  # a Ctrl-C is for the gate, which then ends its workers
                 text=True,
             )
@@ -248,20 +262,6 @@ def placed(cases_file: Path | str) -> Place:
         raise ValueError(f"there is no file of cases {path}")
     project = project_root(path)
     return Place(project, project, path)
-
-
-def opened(role: str, place: Place, here: Place, core: int | None) -> Worker:
-    """A process that has read its cases.
-
-    Raises:
-        CannotJudge: It cannot.
-    """
-    try:
-        return Worker(role, place, None if place == here else here, core)
-    except Refused as refused:
-        if refused.kind == "load":
-            raise Unreadable(role, refused) from None
-        raise CannotJudge(f"in {role}, {refused}") from None
 
 
 def counted(worker: Worker, names: Sequence[str]) -> tuple[dict[str, dict[str, int]], list[str]]:

@@ -50,6 +50,8 @@ def report(*verdicts, **more):
         (report(PASS, differences=("a: parameters is 7, committed is 5",)), 1),
         (report(PASS, differences=("a: parameters is 7",), cannot="killed"), 1),
         (report(PASS, differences=None), 0),
+        (report(counted=2), 0),
+        (report(), 3),
     ],
 )
 def test_exit_status(found, status):

@@ -77,9 +77,12 @@ def test_times_are_stored_with_what_they_cost(tmp_path):
     (test,) = stored["benchmarks"]
     extra = test["extra_info"]
     assert extra["parameters"] == 64 * 384 + 384 + 384 * 24 + 24 + 24 * 384 + 384
-    assert extra["macs"] > 64 * 384 * 14 * 14 and extra["flops"] == 2 * extra["macs"]
+    pooled_and_scaled = 2 * 384 * 14 * 14
+    assert extra["macs"] == 64 * 384 * 14 * 14 + 2 * 384 * 24 + pooled_and_scaled
+    assert extra["flops"] == 2 * extra["macs"]
     assert extra["peak_bytes"] > 0 and extra["figures"]["operations"] > 0
     assert 0 < extra["ratio_low"] <= extra["ratio"] <= extra["ratio_high"]
+    assert isinstance(extra["ratio_unmet"], str)
     assert extra["fingerprint"] == stored["machine_info"]["fingerprint"]
     assert test["options"]["disable_gc"] is True and test["options"]["warmup"]
     live = [name for name in stored["machine_info"] if "hz" in name.lower() or "load" in name]

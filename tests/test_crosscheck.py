@@ -1,0 +1,407 @@
+"""Formulas against what counters see, for every layer and form; planted errors of every kind."""
+
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+import overconv.fvcounter
+from benchmark.checks import modes
+from benchmark.variants import Variant, layers, variants
+from overconv.costs import count_cost, count_costs
+from overconv.crosscheck import CountersDisagree, cross_check
+from overconv.fvcounter import count_by_fvcore
+from overconv.models.resnet import ResNet
+from overconv.operators.base import Macs
+from overconv.operators.dyconv import DyConv2d
+from overconv.operators.mdconv import MDConv2d
+from overconv.products import CORRECTIONS
+
+IMAGE = (9, 8)
+
+
+def evaluations(variant):
+    """The layer in every form and mode that it has, and deployed."""
+    made = [variant.build().train(mode) for mode in modes(variant)]
+    deployed = variant.build().to_inference()
+    if type(deployed) is not nn.Conv2d:
+        made.append(deployed)
+    for layer in made:
+        option = getattr(layer, "form_option", None)
+        for form in [None] if option is None else layer.forms(IMAGE):
+            if option is not None:
+                setattr(layer, option, form)
+            if not composes_while_training(layer):
+                yield layer
+
+
+def composes_while_training(layer):
+    """A form that is refused in ``train()``, as its norm would see no features."""
+    return layer.training and getattr(layer, "gate_norm", False) and layer.on == "weights"
+
+
+@pytest.mark.parametrize("variant", variants(), ids=str)
+def test_formula_and_counter_agree_forward_and_backward(variant):
+    """All layers in all forms, geometries and modes; products exactly."""
+    for layer in evaluations(variant):
+        for batch, gradient in ((1, True), (2, True), (8, True), (2, False)):
+            x = torch.zeros(batch, 4, *IMAGE, requires_grad=gradient)
+            checked = cross_check(layer, x, backward=True, fvcore=False)
+            (only,) = checked.modules.values()
+            assert only.formula == only.counted - only.rows + only.elementwise
+            assert not (only.rows and only.elementwise)
+            if batch > 1 and not only.rows and not only.elementwise:
+                assert only.formula == checked.counts.forward.macs
+
+
+def in_place(variant):
+    """ODConv2d's, without gradients: there all of the kernel is multiplied by the gates of taps."""
+    return variant.layer.__name__ == "ODConv2d" and variant.options.get("num_kernels") != 1
+
+
+@pytest.mark.parametrize("variant", [v for v in variants() if not in_place(v)], ids=str)
+def test_they_agree_without_gradients_too(variant):
+    """There some layers work in place."""
+    for layer in evaluations(variant):
+        if not layer.training:
+            cross_check(layer, torch.zeros(2, 4, *IMAGE), backward=False, fvcore=False)
+
+
+@pytest.mark.xfail(
+    raises=CountersDisagree,
+    reason="the formula of ODConv2d leaves out that taps scale all of a kernel in place",
+)
+def test_they_agree_without_gradients_for_odconv_too():
+    for variant in filter(in_place, variants()):
+        for layer in evaluations(variant):
+            if not layer.training:
+                cross_check(layer, torch.zeros(2, 4, *IMAGE), backward=False, fvcore=False)
+
+
+@pytest.mark.parametrize("layer", layers(), ids=lambda layer: layer.__name__)
+def test_fvcore_agrees(layer):
+    for evaluation in evaluations(Variant(layer)):
+        checked = cross_check(evaluation, torch.zeros(2, 4, *IMAGE), backward=True, fvcore=True)
+        assert checked.fvcore >= checked.counts.forward.macs > 0
+
+
+# Planted.
+
+
+class Mixing(nn.Module):
+    """Kernels mixed for each sample; how it is written, and what its formula has, can differ."""
+
+    def __init__(self, written="matmul", said=("gate", "compose", "convolution", "other")):
+        super().__init__()
+        self.kernels = nn.Parameter(torch.randn(3, 6, 4, 3, 3))
+        self.gate = nn.Linear(4, 3)
+        self.written, self.said, self.factor = written, said, 1
+
+    def forward(self, x):
+        shares, kernels = self.gate(x.mean((2, 3))), self.kernels
+        if self.written == "matmul":
+            own = (shares @ kernels.flatten(1)).view(-1, *kernels.shape[2:])
+        elif self.written == "rows":
+            own = (shares[:, None] @ kernels.flatten(1)).view(-1, *kernels.shape[2:])
+        elif self.written == "product":
+            own = (shares[:, :, None, None, None, None] * kernels).sum(1).flatten(0, 1)
+        elif self.written == "scaled":
+            own = sum(
+                torch.addcmul(torch.zeros(()), share[:, None, None, None, None], kernel)
+                for share, kernel in zip(shares.unbind(1), kernels, strict=True)
+            ).flatten(0, 1)
+        elif self.written == "divided":
+            own = (kernels / (1 / shares)[:, :, None, None, None, None]).sum(1).flatten(0, 1)
+        y = F.conv2d(x.reshape(1, -1, *x.shape[2:]), own, None, 1, 1, groups=len(x))
+        return y.view(len(x), -1, *y.shape[2:])
+
+    def macs(self, image):
+        pixels, values = image[0] * image[1], self.kernels.numel()
+        found = {
+            "gate": self.gate.weight.numel(),
+            "compose": values,
+            "convolution": self.factor * values // 3 * pixels,
+            "other": 4 * pixels,
+        }
+        return Macs(**{kind: found[kind] for kind in self.said})
+
+
+WRITTEN = ("matmul", "product", "scaled", "divided")
+X = torch.randn(2, 4, *IMAGE)
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_an_honest_mixture_passes_however_it_is_written(written):
+    layer = Mixing(written)
+    checked = cross_check(layer, X.clone().requires_grad_(), backward=True)
+    (only,) = checked.modules.values()
+    mixing = 2 * layer.kernels.numel()
+    assert only.elementwise == (0 if written == "matmul" else mixing)
+    assert checked.counts.forward.macs == only.formula - only.elementwise
+    assert checked.fvcore == checked.counts.forward.macs
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_a_formula_that_omits_its_mixing_is_found_however_it_is_written(written):
+    """Written as multiplications, no counter of products sees it."""
+    layer = Mixing(written, said=("gate", "convolution", "other"))
+    with pytest.raises(CountersDisagree, match="in no formula|not in the formula") as raised:
+        cross_check(layer, X)
+    for figure in (
+        "'convolution': 31104",
+        "'other': 576",
+        "1296" if "mul" in written else "values",
+    ):
+        assert figure in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["gate", "compose", "convolution", "other"])
+def test_a_formula_that_omits_any_kind_is_found(kind):
+    said = {"gate", "compose", "convolution", "other"} - {kind}
+    with pytest.raises(CountersDisagree, match="By formula.*torch's counter sees"):
+        cross_check(Mixing(said=said), X)
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_a_formula_that_says_too_much_is_found(written):
+    layer = Mixing(written)
+    layer.factor = 2
+    with pytest.raises(CountersDisagree, match="of the formula are not there"):
+        cross_check(layer, X)
+
+
+def test_a_library_layer_whose_formula_is_wrong_is_named(monkeypatch):
+    model = ResNet(8, 4, conv=functools.partial(DyConv2d, num_kernels=2)).eval()
+    x, right = torch.zeros(2, 3, 12, 12), DyConv2d.macs
+    cross_check(model, x)
+
+    def wrong(self, image):
+        macs = right(self, image)
+        return macs if self.in_channels == 4 else macs + Macs(compose=-1)
+
+    monkeypatch.setattr(DyConv2d, "macs", wrong)
+    with pytest.raises(CountersDisagree, match=r"'layers\.1\.conv1'|'[\w.]+', batch 2: 2 multiply"):
+        cross_check(model, x)
+
+
+def test_a_wrong_backward_formula_is_found():
+    class Wrong(Mixing):
+        def macs_backward(self, image, input_gradient):
+            return self.macs(image)
+
+    with pytest.raises(CountersDisagree, match="backward pass, batch 2: by formula .* counter"):
+        cross_check(Wrong(), X.clone().requires_grad_(), backward=True)
+
+
+def test_the_stock_formula_of_grouped_convolutions_would_be_found(monkeypatch):
+    for key, formula in CORRECTIONS.items():
+        if key is torch.ops.aten.convolution_backward:
+
+            def stock(*args, formula=formula, **named):
+                return args[9] * formula(*args, **named)
+
+            changed = {**CORRECTIONS, key: stock}
+    monkeypatch.setattr("overconv.counters.CORRECTIONS", changed)
+    with pytest.raises(CountersDisagree, match="backward pass"):
+        cross_check(nn.Conv2d(4, 4, 3, groups=2), X, backward=True)
+
+
+class Functional(nn.Module):
+    """A product that no module does."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        y = self.conv(x).flatten(2)
+        return y @ y.transpose(1, 2)
+
+
+def test_products_outside_of_layers_are_refused_or_listed():
+    with pytest.raises(CountersDisagree, match="no formula charges 2,304 .*'the model'"):
+        cross_check(Functional(), X)
+    checked = cross_check(Functional(), X, unknown="list", backward=True)
+    assert checked.only_counted == {"": 2 * 4 * 4 * 72}
+    assert "2,304" in checked.not_seen["formulas"][""]
+    assert "not compared" in checked.not_seen["formulas"]["backward pass"]
+    assert "counted outside of what formulas charge" in str(checked)
+
+
+def test_fvcore_that_disagrees_is_an_error(monkeypatch):
+    seen = []
+
+    def miscounted(model, x):
+        total, missed = count_by_fvcore(model, x)
+        seen.append(total)
+        return total - 1, missed
+
+    monkeypatch.setattr("overconv.crosscheck.count_by_fvcore", miscounted)
+    with pytest.raises(CountersDisagree, match="fvcore sees 1,151 .* torch's counter 1,152"):
+        cross_check(nn.Conv2d(4, 2, 1), X)
+    assert seen == [1152]
+
+
+# What was not seen.
+
+
+def test_each_counter_lists_what_it_could_not_see():
+    class Unused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.spare = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+            self.norm, self.slope = nn.BatchNorm2d(4), nn.PReLU()
+
+        def forward(self, x):
+            return F.max_pool2d(self.slope(self.norm(self.conv(x))), 2)
+
+    with pytest.raises(ValueError, match="cost of 'slope', a PReLU"):
+        cross_check(Unused(), X)
+    checked = cross_check(Unused().eval(), X, unknown="list")
+    assert checked.not_seen["formulas"] == {
+        "slope": "a PReLU with parameters has no formula",
+        "spare": "a module that was not called",
+    }
+    torch_missed = checked.not_seen["torch's counter"]
+    assert torch_missed["_native_batch_norm_legit_no_training"] == "1 times, 336 values"
+    assert "max_pool2d_with_indices" in torch_missed
+    assert "aten::max_pool2d" in checked.not_seen["fvcore"]
+    assert checked.not_seen["fvcore"]["spare"] == "a module that the traced graph does not call"
+    assert "could not see:\n" in str(checked)
+
+
+def test_without_values_it_costs_no_memory_and_no_fvcore():
+    with torch.device("meta"):
+        model = torchvision.models.resnet18()
+    x = torch.empty(64, 3, 224, 224, device="meta")
+    checked = cross_check(model, x)
+    assert checked.macs.total == 1_814_073_344
+    assert checked.counts.forward.macs == 64 * 1_814_073_344
+    stem = 64 * 9408 * 112**2
+    assert checked.counts.backward.macs == 2 * 64 * 1_814_073_344 - stem
+    assert checked.fvcore is None
+    assert checked.counts.peak_bytes > 10**9
+    with pytest.raises(ValueError, match="fvcore needs values"):
+        cross_check(model, x, fvcore=True)
+
+
+def test_the_model_stays_as_it_is():
+    model = nn.Sequential(MDConv2d(4, 4, 3, when="batch"), nn.BatchNorm2d(4)).train()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    x = X.clone().requires_grad_()
+    cross_check(model, x)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert x.grad is None
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+# The formula of a backward pass.
+
+
+def test_frozen_layers_cost_a_gradient_less():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Linear(4, 2))
+    x = torch.zeros(2, 3, 8, 8)
+    first, second, last = 27 * 4 * 36, 36 * 5 * 16, 8 * 20
+    backward = count_cost(model, x).macs_backward
+    assert backward == Macs(convolution=first + 2 * second + 2 * last)
+    model[0].requires_grad_(False)
+    cross_check(model, x)
+    assert count_cost(model, x).macs_backward == Macs(convolution=second + 2 * last)
+    model[2].requires_grad_(False)
+    cross_check(model, x)
+    assert count_cost(model, x).macs_backward == Macs(convolution=last)
+    assert count_cost(model, x, backward=False).macs_backward == Macs()
+
+
+def test_a_layer_frozen_in_part_is_listed():
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), MDConv2d(4, 4, 3, padding=1))
+    model[1].weights.requires_grad_(False)
+    cost = count_costs(model, X).training
+    assert "'weights.0' is frozen" in cost.uncounted["1"]
+    assert set(cost.modules_backward) == {"0"}
+    checked = cross_check(model, X, fvcore=False)
+    assert "not compared" in checked.not_seen["formulas"]["backward pass"]
+    model.requires_grad_(False)
+    model[0].requires_grad_(True)
+    model = nn.Sequential(model[1], model[0])
+    assert count_costs(model, X).training.uncounted == {}
+    cross_check(model, X, fvcore=False)
+
+
+def test_a_strangers_layer_without_a_backward_formula_is_twice_the_forward():
+    cost = count_cost(nn.Sequential(nn.Conv2d(4, 4, 1), Mixing()), X)
+    forward = Mixing().macs(IMAGE)
+    assert cost.modules_backward["1"] == forward + forward
+    first = count_cost(Mixing(), X)
+    assert "macs_backward(image, input_gradient)" in first.uncounted[""]
+
+
+# fvcore's formulas.
+
+
+class Einsum(nn.Module):
+    def __init__(self, equation, *shapes):
+        super().__init__()
+        self.equation = equation
+        self.others = nn.ParameterList(torch.randn(shape) for shape in shapes)
+
+    def forward(self, x):
+        return torch.einsum(self.equation, x, *self.others)
+
+
+@pytest.mark.parametrize(
+    ("equation", "shape", "other", "macs"),
+    [
+        ("bn,nv->bv", (7, 11), (11, 13), 7 * 11 * 13),
+        ("...gomt,...gmi->...goit", (3, 2, 5, 4, 9), (3, 2, 4, 7), 3 * 2 * 5 * 4 * 9 * 7),
+        ("...gomt,...gmi->...goit", (2, 5, 4, 9), (3, 2, 4, 7), 3 * 2 * 5 * 4 * 9 * 7),
+        ("bchw,oc->bohw", (2, 101, 13, 17), (103, 101), 2 * 101 * 13 * 17 * 103),
+    ],
+)
+def test_einsums_are_counted_to_the_last_digit(equation, shape, other, macs):
+    """Where fvcore reads three or four digits of numpy's text."""
+    assert count_by_fvcore(Einsum(equation, other), torch.zeros(shape))[0] == macs
+
+
+class Calls(nn.Module):
+    def __init__(self, call):
+        super().__init__()
+        self.call = call
+
+    def forward(self, x):
+        return self.call(x)
+
+
+@pytest.mark.parametrize(
+    ("call", "macs"),
+    [
+        (lambda x: x @ torch.ones(5), 30),
+        (lambda x: x @ torch.ones(2, 5, 7), 210),
+        (lambda x: torch.baddbmm(torch.ones(2, 1, 7), x, torch.ones(2, 5, 7)), 210),
+        (lambda x: F.scaled_dot_product_attention(x, x, x), 2 * 2 * 9 * 5),
+        (lambda x: F.batch_norm(x, torch.ones(3), torch.ones(3)), 0),
+    ],
+    ids=["vector", "matmul", "baddbmm", "attention", "norm"],
+)
+def test_what_fvcore_lacks_is_added(call, macs):
+    assert count_by_fvcore(Calls(call), torch.zeros(2, 3, 5))[0] == macs
+
+
+def test_an_einsum_of_three_has_no_one_cost():
+    with pytest.raises(ValueError, match="an einsum of 3 tensors"):
+        count_by_fvcore(Einsum("ab,bc,cd->ad", (3, 4), (4, 5)), torch.zeros(2, 3))
+
+
+def test_the_logger_of_fvcore_is_left_as_it_was():
+    import logging
+
+    logger = logging.getLogger("fvcore")
+    before = logger.level
+    overconv.fvcounter.count_by_fvcore(nn.Linear(3, 2), torch.zeros(1, 3))
+    assert logger.level == before
