@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from analysis.drawing import FAINT, INK, SOFT
+from analysis.drawing import FAINT, INK, SOFT, ZONE
 from analysis.numbers import count
 from analysis.summary import ArmSummary
 
@@ -24,7 +24,7 @@ def draw_differences(
     ``margin``: the smallest difference that matters; shaded to both sides of zero.
     """
     if margin:
-        axes.axvspan(-margin, margin, color="#f1ede2", linewidth=0, zorder=0)
+        axes.axvspan(-margin, margin, color=ZONE, linewidth=0, zorder=0)
     axes.axvline(0, color=SOFT, linewidth=0.8, zorder=1)
     for row, s in enumerate(summaries):
         colour = colours[s.label]
@@ -51,18 +51,25 @@ def draw_costs(
     summaries: Sequence[ArmSummary],
     points: Mapping[str, Sequence[float]],
     colours: Mapping[str, str],
+    cost: str = "parameters",
+    fewest: int = 2,
 ) -> None:
-    """Accuracy in percent against parameters: filled in training, hollow where fewer are deployed.
+    """Accuracy in percent against a cost: filled in training, hollow where less is deployed.
 
-    Every block is a small dot; labels stand in a column beside the axes, in the order of height.
+    Every block is a small dot, the interval of their mean a bar; labels stand in a column beside
+    the axes, in the order of height. ``cost``: "parameters" or "macs", which are exact counts.
+    ``fewest``: blocks that an interval is drawn of.
     """
     marks = []
     for s in summaries:
-        if s.value is None or "parameters_training" not in s.costs:
+        if s.value is None or f"{cost}_training" not in s.costs:
             continue
         colour, height = colours[s.label], 100 * s.value.mean
-        trained = s.costs["parameters_training"]
-        deployed = s.costs.get("parameters_deployed", trained)
+        trained = s.costs[f"{cost}_training"]
+        deployed = s.costs.get(f"{cost}_deployed", trained)
+        if s.value.low is not None and s.value.high is not None and s.value.n >= fewest:
+            ends = [100 * s.value.low, 100 * s.value.high]
+            axes.plot([trained, trained], ends, color=colour, lw=1.0, alpha=0.8, zorder=2)
         dots = points.get(s.label, [])
         axes.plot([trained] * len(dots), dots, "o", ms=2.2, color=colour, alpha=0.5, mew=0)
         if deployed != trained:
@@ -80,14 +87,24 @@ def draw_costs(
 
 
 def draw_convergence(
-    axes: Axes, curves: pd.DataFrame, colour: str, against: pd.DataFrame | None = None
+    axes: Axes,
+    curves: pd.DataFrame,
+    colour: str,
+    against: pd.DataFrame | None = None,
+    band: pd.DataFrame | None = None,
 ) -> None:
     """Curves of one arm: every block a thin line, their mean a thick one.
 
     Args:
         curves, against: Values in the unit to draw, a row an epoch, a column a block; of
             ``against`` the mean alone is drawn, dashed.
+        band: Columns epoch, low, high: the interval of the mean, shaded.
     """
+    if band is not None:
+        known = band.dropna()
+        axes.fill_between(
+            known["epoch"], known["low"], known["high"], color=colour, alpha=0.18, lw=0, zorder=1
+        )
     if against is not None:
         axes.plot(mean_curve(against), color=SOFT, lw=1.0, ls=(0, (3, 2)))
     for block in curves:

@@ -28,8 +28,10 @@ for _file, _weight in (("DejaVuSans.ttf", "normal"), ("DejaVuSans-Bold.ttf", "bo
         )
     )
 
-INK, SOFT, FAINT, RULE = "#22272b", "#5f6b73", "#a9b3b9", "#e3e7ea"
-PALETTE = ("#5f6b73", "#0b6aa2", "#c1531b", "#4d7c2f", "#7a4a95", "#a08110", "#0f7f79")
+INK, SOFT, FAINT, RULE, ZONE = "#22272b", "#5f6b73", "#a9b3b9", "#e3e7ea", "#f1ede2"
+# Each can be read as text on white; where lines cross, marks tell them apart in grey too.
+PALETTE = ("#5f6b73", "#0b6aa2", "#b84c16", "#47752a", "#7a4a95", "#7d650c", "#0d736d")
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
 
 # Complete with rcdefaults: a user's matplotlibrc must not reach the report.
 STYLE = {

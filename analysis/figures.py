@@ -8,12 +8,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.axes import draw_convergence, draw_costs, draw_differences
+from analysis.convergence import bands
 from analysis.drawing import PALETTE, SOFT, Drawing, draw
 from analysis.frames import Frames
 from analysis.statistics import paired_differences
 from analysis.summary import MEASURE, ArmSummary, summarise
 
 CURVE = "validation_accuracy"
+FEWEST_FOR_BARS = 3  # Student's interval of two blocks is 13 standard errors wide to each side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,12 @@ class StudyFigure:
 def study_figures(frames: Frames) -> list[StudyFigure]:
     """All figures that the records of a study allow: none of those that would be empty."""
     summaries = summarise(frames)
-    made = [_differences(frames, summaries), _costs(frames, summaries), _convergence(frames)]
+    made = [
+        _differences(frames, summaries),
+        _costs(frames, summaries, "parameters"),
+        _costs(frames, summaries, "macs"),
+        _convergence(frames),
+    ]
     return [figure for figure in made if figure is not None]
 
 
@@ -49,7 +56,7 @@ def _differences(frames: Frames, summaries: Sequence[ArmSummary]) -> StudyFigure
     colours = colours_of(summaries)
 
     def make(narrow: bool) -> Figure:
-        figure, [axes] = _figure(narrow, rows=0.55 + 0.27 * len(shown))
+        figure, [axes] = panels(narrow, rows=0.55 + 0.27 * len(shown))
         draw_differences(axes, shown, points, colours, margin)
         axes.set_xlabel(f"test accuracy minus that of {frames.plan.baseline}, points")
         return figure
@@ -65,18 +72,19 @@ def _differences(frames: Frames, summaries: Sequence[ArmSummary]) -> StudyFigure
     )
 
 
-def _costs(frames: Frames, summaries: Sequence[ArmSummary]) -> StudyFigure | None:
-    shown = [s for s in summaries if s.value and "parameters_training" in s.costs]
+def _costs(frames: Frames, summaries: Sequence[ArmSummary], cost: str) -> StudyFigure | None:
+    shown = [s for s in summaries if s.value and f"{cost}_training" in s.costs]
     if not shown:
         return None
     points = {s.label: (100 * frames.by_block(s.label, MEASURE)).tolist() for s in shown}
     colours = colours_of(summaries)
     layers = {s.layer: colours[s.label] for s in shown}
+    words = {"parameters": "parameters", "macs": "MACs of an image"}[cost]
 
     def make(narrow: bool) -> Figure:
-        figure, [axes] = _figure(narrow, rows=3.0 if narrow else 3.4)
-        draw_costs(axes, shown, points, colours)
-        axes.set_xlabel("parameters, log scale")
+        figure, [axes] = panels(narrow, rows=3.0 if narrow else 3.4)
+        draw_costs(axes, shown, points, colours, cost, FEWEST_FOR_BARS)
+        axes.set_xlabel(f"{words}, log scale")
         axes.set_ylabel("test accuracy, %")
         handles = [
             Line2D([], [], ls="", marker="o", ms=5, color=colour, label=layer)
@@ -94,10 +102,12 @@ def _costs(frames: Frames, summaries: Sequence[ArmSummary]) -> StudyFigure | Non
         return figure
 
     return StudyFigure(
-        name="costs",
-        title="Accuracy against parameters",
-        caption="Filled: parameters while training; hollow, joined to it: parameters deployed, "
-        "where they are fewer. Large: mean over the blocks. Small: the single blocks.",
+        name="costs" if cost == "parameters" else cost,
+        title=f"Accuracy against {'parameters' if cost == 'parameters' else 'MACs'}",
+        caption=f"Filled: {words}, while training; hollow, joined to it: deployed, where they are "
+        "fewer. Large: mean over the blocks, with its 95 % interval where there are three or "
+        "more; the blocks' common part is in it, so arms whose bars overlap may differ all the same. Small: the single blocks. Counts "
+        "are exact, and have no bar.",
         drawing=draw(make),
         numbers=[points, {s.label: s.costs for s in shown}],
     )
@@ -114,14 +124,17 @@ def _convergence(frames: Frames) -> StudyFigure | None:
         for label in labels
     }
     baseline, colours = frames.plan.baseline, colours_of(summarise(frames))
+    percent = bands(frames, CURVE)
+    percent = percent.assign(low=100 * percent["low"], high=100 * percent["high"])
 
     def make(narrow: bool) -> Figure:
         columns = 2 if narrow else 4
         height = 1.25 * -(-len(labels) // columns) + 0.3
-        figure, panels = _figure(narrow, height, len(labels), columns)
-        for label, axes in zip(labels, panels, strict=True):
+        figure, found = panels(narrow, height, len(labels), columns)
+        for label, axes in zip(labels, found, strict=True):
             against = None if label == baseline else wide.get(baseline)
-            draw_convergence(axes, wide[label], colours[label], against)
+            band = percent[(percent["label"] == label) & (percent["n"] >= FEWEST_FOR_BARS)]
+            draw_convergence(axes, wide[label], colours[label], against, band)
             axes.set_title(label)
         figure.supxlabel("epoch", fontsize=8, color=SOFT)
         figure.supylabel("validation accuracy, %", fontsize=8, color=SOFT)
@@ -133,7 +146,8 @@ def _convergence(frames: Frames) -> StudyFigure | None:
     return StudyFigure(
         name="convergence",
         title="Convergence",
-        caption="Validation accuracy after each epoch. Thin: every block. Thick: their mean. "
+        caption="Validation accuracy after each epoch. Thin: every block. Thick: their mean; its "
+        "95 % interval, epoch by epoch, is shaded where there are three blocks or more. "
         f"Dashed: the mean of {baseline}. All panels have the same axes.{ended}",
         drawing=draw(make),
         numbers={label: frame.T.to_numpy().tolist() for label, frame in wide.items()},
@@ -150,20 +164,20 @@ def colours_of(summaries: Sequence[ArmSummary]) -> dict[str, str]:
     return {s.label: colours[s.layer] for s in summaries}
 
 
-def _figure(
-    narrow: bool, rows: float, num_panels: int = 1, columns: int = 1
+def panels(
+    narrow: bool, rows: float, num_panels: int = 1, columns: int = 1, *, sharex: bool = True
 ) -> tuple[Figure, list[Axes]]:
     """A figure ``rows`` inches high, and its panels, whose axes are shared."""
     figure = Figure(figsize=(3.5 if narrow else 7.2, rows), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
     num_rows = -(-num_panels // columns)
-    grid = figure.subplots(num_rows, columns, sharex=True, sharey=True, squeeze=False)
-    panels, spare = grid.flat[:num_panels], grid.flat[num_panels:]
+    grid = figure.subplots(num_rows, columns, sharex=sharex, sharey=True, squeeze=False)
+    used, spare = grid.flat[:num_panels], grid.flat[num_panels:]
     for axes in spare:
         axes.remove()
-    for axes in panels[max(0, num_panels - columns) :]:  # the lowest of each column
+    for axes in used[max(0, num_panels - columns) :]:  # the lowest of each column
         axes.tick_params(labelbottom=True)
-    return figure, list(panels)
+    return figure, list(used)
 
 
 def _ends(s: ArmSummary) -> list[float | None]:

@@ -4,6 +4,7 @@ A figure shows times of one machine and situation. Of several measurements of th
 last one counts.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from analysis.drawing import PALETTE, SOFT, draw
+from analysis.drawing import MARKS, PALETTE, SOFT, draw
 from analysis.figures import StudyFigure
 from analysis.frames import Frames
+from analysis.statistics import Estimate
 from analysis.summary import summarise
 from records.benchmark import Measurement, arm_key
 
@@ -63,12 +65,12 @@ def comparable(frame: pd.DataFrame) -> list[pd.DataFrame]:
     return [part for _, part in frame.groupby(["kind", "key", "subject", *SITUATION], sort=False)]
 
 
-def accuracies(frames: Frames, measure: str = "test_accuracy") -> dict[str, tuple[str, float]]:
+def accuracies(frames: Frames, measure: str = "test_accuracy") -> dict[str, tuple[str, Estimate]]:
     """Label and mean accuracy of each arm of a study that has one, by the key of the arm."""
     found = {}
-    for s in summarise(frames):
+    for s in summarise(frames, measure):
         if s.value is not None:
-            found[arm_key(frames.plan.arms[s.label]["arm"])] = (s.label, s.value.mean)
+            found[arm_key(frames.plan.arms[s.label]["arm"])] = (s.label, s.value)
     return found
 
 
@@ -103,7 +105,7 @@ def cost_by_image(frame: pd.DataFrame) -> StudyFigure | None:
 
     def make(narrow: bool) -> Figure:
         figure, axes = _figure(narrow)
-        draw_by_image(axes, lines, marks)
+        draw_by_image(axes, lines, marks, ncols=1 if narrow else 3)
         axes.set_xlabel("side of the image, log scale")
         axes.set_ylabel("time / plain, log scale")
         return figure
@@ -111,7 +113,7 @@ def cost_by_image(frame: pd.DataFrame) -> StudyFigure | None:
     where = "".join(f" {one} and {two} cross at a side of {x:.0f}." for one, two, x, _ in marks)
     return StudyFigure(
         name="cost-by-image",
-        title="Cost against image size",
+        title=f"Cost against image size: {shape_words(frame)}",
         caption=f"Time over that of the plain one ({_described(frame)}); bars: 98 % intervals."
         f"{where or ' No two lines cross.'}",
         drawing=draw(make),
@@ -134,16 +136,16 @@ def latency_macs(frame: pd.DataFrame) -> StudyFigure | None:
     def make(narrow: bool) -> Figure:
         figure, axes = _figure(narrow)
         points = shown.assign(x=shown["macs"], y=1e3 * shown["minimum"])
-        draw_points(axes, points)
+        draw_points(axes, points, 1 if narrow else 3)
         axes.set_yscale("log")
         _plain_ticks(axes.yaxis)
-        axes.set_xlabel("multiply-accumulates of an image, log scale")
+        axes.set_xlabel("MACs of an image, log scale")
         axes.set_ylabel("ms of a call, log scale")
         return figure
 
     return StudyFigure(
         name="latency-macs",
-        title="Time against work",
+        title=f"Time against work: {shape_words(frame)}",
         caption=f"Least time of a call ({_described(shown)}).",
         drawing=draw(make),
         numbers=shown[["name", "image", "macs", "minimum"]].to_numpy().tolist(),
@@ -151,7 +153,7 @@ def latency_macs(frame: pd.DataFrame) -> StudyFigure | None:
 
 
 def latency_accuracy(
-    frame: pd.DataFrame, found: Mapping[str, tuple[str, float]]
+    frame: pd.DataFrame, found: Mapping[str, tuple[str, Estimate]]
 ) -> StudyFigure | None:
     """Accuracy of the arms of a study against the time that their layers take in a network.
 
@@ -163,9 +165,12 @@ def latency_accuracy(
     if rows.empty:
         return None
     labels = [found[arm][0] for arm in rows["arm"]]
-    heights = [100 * found[arm][1] for arm in rows["arm"]]
-    points = rows.assign(name=labels, x=rows["ratio"], y=heights)
-    plain = next((value for label, value in found.values() if label == "plain"), None)
+    ends = {
+        name: [_percent(getattr(found[arm][1], end)) for arm in rows["arm"]]
+        for name, end in (("y", "mean"), ("y_low", "low"), ("y_high", "high"))
+    }
+    points = rows.assign(name=labels, x=rows["ratio"], **ends)
+    plain = next((value.mean for label, value in found.values() if label == "plain"), None)
 
     def make(narrow: bool) -> Figure:
         figure, axes = _figure(narrow)
@@ -174,7 +179,8 @@ def latency_accuracy(
             axes.axhline(100 * plain, color=SOFT, linewidth=0.8, ls=(0, (3, 2)), zorder=1)
         for row in points.itertuples():
             axes.plot([row.low, row.high], [row.y, row.y], color=SOFT, lw=0.9, zorder=2)
-        draw_points(axes, points)
+            axes.plot([row.x, row.x], [row.y_low, row.y_high], color=SOFT, lw=0.9, zorder=2)
+        draw_points(axes, points, 1 if narrow else 3)
         axes.set_xlabel("time / plain network, log scale")
         axes.set_ylabel("test accuracy, %")
         return figure
@@ -183,9 +189,11 @@ def latency_accuracy(
         name="latency-accuracy",
         title="Accuracy against time",
         caption=f"Time over that of the plain network ({_described(rows)}), with its 98 % interval;"
-        " mean accuracy over the blocks. Dashed: the plain network's accuracy.",
+        " mean accuracy over the blocks, with its 95 % interval. Dashed: the plain network's accuracy.",
         drawing=draw(make),
-        numbers=points[["name", "x", "low", "high", "y"]].to_numpy().tolist(),
+        numbers=points[
+            ["name", "x", "low", "high", "y", "y_low", "y_high"]
+        ].to_numpy().tolist(),
     )
 
 
@@ -196,13 +204,15 @@ def draw_by_image(
     axes: Axes,
     lines: Mapping[str, pd.DataFrame],
     marks: Sequence[tuple[str, str, float, float]] = (),
+    ncols: int = 3,
 ) -> None:
     """A line a name with its intervals; a hollow mark where two cross."""
     axes.axhline(1, color=SOFT, linewidth=0.8, zorder=1)
-    for (name, rows), colour in zip(lines.items(), _colours(list(lines)), strict=True):
+    for (name, rows), (colour, mark) in zip(lines.items(), _looks(list(lines)), strict=True):
         axes.plot(
-            rows["image"], rows["ratio"], "o-", ms=3.5, lw=1.2, color=colour, label=name, zorder=3
-        )
+            rows["image"], rows["ratio"], marker=mark, ms=4, lw=1.2, color=colour, label=name,
+            zorder=3,
+        )  # fmt: skip
         for row in rows.itertuples():
             axes.plot([row.image] * 2, [row.low, row.high], color=colour, lw=2.2, alpha=0.4)
     for _, _, x, y in marks:
@@ -213,20 +223,20 @@ def draw_by_image(
     axes.set_xticks(sides, [f"{side:g}" for side in sides])
     axes.xaxis.set_minor_locator(NullLocator())
     _plain_ticks(axes.yaxis)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=ncols, borderaxespad=0.2)
 
 
-def draw_points(axes: Axes, points: pd.DataFrame) -> None:
+def draw_points(axes: Axes, points: pd.DataFrame, ncols: int = 3) -> None:
     """Dots at columns ``x`` (on a logarithmic axis) and ``y``, a colour and a label a ``name``."""
     names = list(dict.fromkeys(points["name"]))
-    for name, colour in zip(names, _colours(names), strict=True):
+    for name, (colour, mark) in zip(names, _looks(names), strict=True):
         own = points[points["name"] == name]
         axes.plot(
-            own["x"], own["y"], "o", ms=5, color=colour, mec="white", mew=0.7, label=name, zorder=3
+            own["x"], own["y"], mark, ms=5, color=colour, mec="white", mew=0.7, label=name, zorder=3
         )
     axes.set_xscale("log")
     _plain_ticks(axes.xaxis)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=ncols, borderaxespad=0.2)
 
 
 def _marks(lines: Mapping[str, pd.DataFrame]) -> list[tuple[str, str, float, float]]:
@@ -242,6 +252,31 @@ def _marks(lines: Mapping[str, pd.DataFrame]) -> list[tuple[str, str, float, flo
     return found
 
 
+def shape_words(frame: pd.DataFrame) -> str:
+    """The shape, or the network, that the rows of one part of :func:`comparable` share."""
+    return subject_words(str(frame["subject"].iloc[0]))
+
+
+def subject_words(subject: str) -> str:
+    """
+    >>> subject_words("groups 1, in_channels 64, kernel_size 3, out_channels 32, stride 1")
+    '64 to 32, 3 x 3'
+    >>> subject_words("name resnet18")
+    'resnet18'
+    """
+    parts = dict(item.split(" ", 1) for item in subject.split(", ") if " " in item)
+    if not {"in_channels", "out_channels", "kernel_size"} <= parts.keys():
+        return ", ".join(parts.values()) or subject
+    side = parts["kernel_size"]
+    words = f"{parts['in_channels']} to {parts['out_channels']}, {side} x {side}"
+    words += f", {parts['groups']} groups" if parts.get("groups", "1") != "1" else ""
+    return words + (f", stride {parts['stride']}" if parts.get("stride", "1") != "1" else "")
+
+
+def _percent(value: float | None) -> float:
+    return math.nan if value is None else 100 * value
+
+
 def _described(frame: pd.DataFrame) -> str:
     row = frame.iloc[0]
     said = [f"{row[name]}" for name in ("mode", "state", "step")]
@@ -249,12 +284,17 @@ def _described(frame: pd.DataFrame) -> str:
     return ", ".join([row["subject"], *said, f"batch {row['batch']}", row["device"], threads])
 
 
-def _colours(names: Sequence[str]) -> list[str]:
-    return [PALETTE[1 + index % (len(PALETTE) - 1)] for index in range(len(names))]
+def _looks(names: Sequence[str]) -> list[tuple[str, str]]:
+    """A colour and a mark a name: the mark tells it in grey."""
+    return [
+        (PALETTE[1 + index % (len(PALETTE) - 1)], MARKS[index % len(MARKS)])
+        for index in range(len(names))
+    ]
 
 
 def _plain_ticks(axis) -> None:
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0)))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))

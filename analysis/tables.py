@@ -1,13 +1,17 @@
-"""The tables of a study: its arms, and the contrasts that its claims declare."""
+"""The tables of a study: its arms, and the contrasts of each of its claims."""
 
 import math
 from typing import Any
 
+from analysis.best import best_arm
 from analysis.frames import Frames
+from analysis.intervals import Interval
 from analysis.numbers import NOTHING, count, decimals, scale_of, signed
+from analysis.sentences import unit_of
 from analysis.statistics import Estimate
-from analysis.summary import MEASURE, ArmSummary, Comparison, compare, summarise
+from analysis.summary import MEASURE, ArmSummary, Comparison, summarise
 from analysis.table import Column, Table
+from analysis.verdict import Part, Verdict
 from analysis.verdict_tables import agenda_table as agenda_table
 from analysis.verdict_tables import verdict_table as verdict_table
 
@@ -17,15 +21,9 @@ ARM_COLUMNS = (
     Column("parameters_deployed", "deployed"),
     Column("macs_deployed", "MACs"),
     Column("n", "n"),
-    Column("value", "accuracy, %"),
-    Column("difference", "difference"),
-    Column("interval", "95 % interval"),
-)
-CONTRAST_COLUMNS = (
-    Column("contrast", "contrast", is_text=True),
-    Column("n", "n"),
-    Column("difference", "difference"),
-    Column("interval", "95 % interval"),
+    Column("value", "accuracy", unit="%"),
+    Column("difference", "difference", unit="points"),
+    Column("interval", "95 % interval", unit="points"),
 )
 
 
@@ -36,30 +34,83 @@ def study_table(frames: Frames) -> Table:
     differences = [s.difference.estimate for s in summaries if s.difference]
     value_digits = decimals([_standard_error(v) for v in values])
     digits = decimals([d.half_width for d in differences if d])
+    best, why = best_arm(frames)
     return Table(
         title=f"{plan.name} ({plan.preset}): {plan.question}",
         columns=ARM_COLUMNS,
         rows=tuple(_arm_row(s, plan.baseline, value_digits, digits) for s in summaries),
         data=tuple(_arm_data(s) for s in summaries),
-        footnotes=_footnotes(frames, summaries),
+        footnotes=(*_footnotes(frames, summaries), why),
+        best=frozenset((row, "value") for row, s in enumerate(summaries) if s.label == best),
     )
 
 
-def contrast_table(frames: Frames, claim_name: str) -> Table:
-    """The contrasts that a claim declares, with their estimates and without a verdict."""
-    [claim] = [claim for claim in frames.plan.claims if claim.name == claim_name]
-    compared = [compare(frames, c.arm, c.against, claim.measure) for c in claim.contrasts]
-    scale = scale_of(claim.measure)
-    digits = decimals([c.estimate.half_width for c in compared if c.estimate], scale)
-    rows = tuple(
-        {"contrast": f"{c.arm} - {c.against}", **_difference_cells(c, digits, scale)}
-        for c in compared
+def claim_table(verdict: Verdict) -> Table:
+    """The contrasts of one claim: verdict, difference, and the interval that decides it."""
+    claim, scale = verdict.claim, scale_of(verdict.claim.measure)
+    unit = unit_of(claim.measure).strip()
+    deciding = [deciding_interval(verdict, part) for part in verdict.parts]
+    digits = decimals([found.half_width for found in deciding if found], scale)
+    width = f"{100 * (1 - verdict.error):.3g} % interval"
+    columns = [
+        Column("contrast", "contrast", is_text=True),
+        Column("verdict", "verdict", is_text=True),
+        Column("n", "n", unit="blocks"),
+        Column("difference", "difference", unit=unit),
+        Column("interval", width, unit=unit),
+        Column("p", "exact p"),
+        Column("found", "found 4 in 5", unit=unit),
+        Column("more", "more needed", unit="blocks"),
+    ]
+    if claim.fewer:
+        columns.append(Column("cost", claim.fewer.replace("_", " ")))
+        columns.append(Column("cost_against", "against"))
+    rows, data = [], []
+    for part, found in zip(verdict.parts, deciding, strict=True):
+        row = {column.key: NOTHING for column in columns}
+        row |= {"contrast": f"{part.arm} - {part.against}", "verdict": part.word}
+        p = part.p_alone if claim.combine == "peers" else part.p
+        if found:
+            low, mean, high = (signed(scale * x, digits) for x in (found.low, found.mean, found.high))
+            row |= {"n": str(found.n), "difference": mean, "interval": f"{low} to {high}"}
+        if p is not None:
+            row["p"] = f"{p:.3f}"
+        if part.smallest_effect is not None:
+            row["found"] = f"{scale * part.smallest_effect:.{digits}f}"
+        if part.more_blocks is not None:
+            row["more"] = str(part.more_blocks)
+        if part.costs:
+            row |= {"cost": count(part.costs[0]), "cost_against": count(part.costs[1])}
+        rows.append(row)
+        data.append(
+            {
+                "arm": part.arm,
+                "against": part.against,
+                "verdict": part.word,
+                "unit": unit or "as measured",
+                "pairs": found.n if found else 0,
+                "difference": scale * found.mean if found else math.nan,
+                "low": scale * found.low if found else math.nan,
+                "high": scale * found.high if found else math.nan,
+                "p": p,
+                "note": part.note,
+            }
+        )
+    notes = [f"{part.arm} - {part.against}: {part.note}." for part in verdict.parts if part.note]
+    if not verdict.parts:
+        notes.append(verdict.sentence)
+    return Table(
+        title=f"{claim.name} ({verdict.study}, {verdict.preset}): {claim.wording}",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        data=tuple(data),
+        footnotes=tuple(notes),
     )
-    data = tuple(
-        {"contrast": f"{c.arm} - {c.against}", **_difference_data(c, scale)} for c in compared
-    )
-    title = f"{claim.name}: {claim.wording}"
-    return Table(title=title, columns=CONTRAST_COLUMNS, rows=rows, data=data)
+
+
+def deciding_interval(verdict: Verdict, part: Part) -> Interval | None:
+    """The interval that a verdict stands on: where every peer must be beaten, that of each alone."""
+    return part.alone if verdict.claim.combine == "peers" else part.joint
 
 
 def _arm_row(s: ArmSummary, baseline: str, value_digits: int, digits: int) -> dict[str, str]:
@@ -140,7 +191,8 @@ def _footnotes(frames: Frames, summaries: list[ArmSummary]) -> tuple[str, ...]:
         "Accuracy: on the test set, mean over the blocks. Difference: in points, to "
         f"{plan.baseline} in the same block, mean over the blocks; its interval is Student's, for "
         "this one comparison.",
-        "No verdict yet: several such intervals side by side are not jointly 95 %.",
+        "These are estimates and not verdicts: several such intervals side by side are not jointly "
+        "95 %. Verdicts are those of the claims.",
     ]
     held = {frozenset(frames.by_block(s.label, MEASURE).index) for s in summaries if s.num_trials}
     if len(held) > 1:

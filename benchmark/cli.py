@@ -18,6 +18,7 @@ from benchmark.tables import FOLDER, load, save
 # What each table holds; a module of that name measures it and puts it into words.
 TABLES = {
     "capacity": "dimension of the span of each dynamic layer's kernel, beside its parameters",
+    "deployment": "each layer under compilers, exporters, precisions and formats",
     "inference": "time of MobileNetV2 with each layer against the plain network",
     "plans": "the planned form of a layer against the best of its forms, on 44 shapes",
     "published": "published parameters and MACs of networks against ours, differences explained",
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     loop.add_argument("--width", type=float, default=8.0, help="of the ResNet-8 (default: 8)")
     loop.add_argument("--batch-size", type=int, default=128, metavar="B", help="default: 128")
     loop.add_argument("--json", metavar="FILE", help="append all samples to it, as a line of JSON")
-    for name, what in (TABLES | MEASURED_ONLY).items():
+    for name, what in TABLES.items():
         text = f"Table: {what}."
         table = commands.add_parser(name, help=text, description=text)
         table.set_defaults(run=_table, table=name)
@@ -121,10 +122,6 @@ def _readme(options: argparse.Namespace) -> int:
         return 1
     README.write_text(fresh, encoding="utf-8")
     return 0
-
-
-# Not shown in README.md yet, since its record is not committed.
-MEASURED_ONLY = {"deployment": "each layer under compilers, exporters, precisions and formats"}
 
 
 def _module(name: str) -> Any:

@@ -68,6 +68,7 @@ LAYER: dict[str, Callable[[Any], None]] = {
     "one pixel, train()": checks.trains_on_one_pixel,
 }
 NETWORK = {name: LAYER[name] for name in ("compile", "export", "ONNX")}
+STATES = ("trained", "deployed")
 EXPENSIVE = ("compile", "inductor", "export", "ONNX")
 
 
@@ -243,8 +244,10 @@ def _cell(column: str, subject: Subject) -> str:
 def text(found: dict[str, Any]) -> str:
     """The matrix: layers down, checks across; then networks; then the reasons."""
     parts = []
-    for key in ("cells", "network"):
-        columns = list(found["rows"][0][key])
+    # a record is stored with its keys sorted
+    orders = {"cells": list(LAYER), "network": [f"{n}, {w}" for n in NETWORK for w in STATES]}
+    for key, order in orders.items():
+        columns = sorted(found["rows"][0][key], key=order.index)
         table = [[_name(row), *(row[key][column] for column in columns)] for row in found["rows"]]
         parts.append(markdown(["layer" if key == "cells" else "network of", *columns], table))
     used = {
@@ -252,7 +255,7 @@ def text(found: dict[str, Any]) -> str:
     }
     parts.append(
         "".join(
-            f"- **{cell}**: {reason}\n" for cell, reason in found["reasons"].items() if cell in used
+            f"- **{cell}**: {found['reasons'][cell]}\n" for cell in REASONS if cell in used
         )
     )
     return "\n".join(parts)

@@ -12,10 +12,11 @@ import torch
 import torchvision
 from torch import nn
 
-from benchmark import latency_options, latency_runs, latency_table
-from benchmark.latency_options import Choice, chosen
-from benchmark.latency_runs import Built
-from benchmark.situations import Situation
+from benchmark.latency import options as situating
+from benchmark.latency import runs, table
+from benchmark.latency.options import Choice, chosen
+from benchmark.latency.runs import Built
+from benchmark.latency.situations import Situation
 from overconv.models.mobilenet import MobileNetV2
 from overconv.models.resnet import ResNet
 from overconv.selection import WHERES
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--networks",
         default=["mobilenet_v2"],
-        type=latency_options.listed,
+        type=situating.listed,
         metavar="NAME,..",
         help=f"of torchvision, of timm, or {own}; default: mobilenet_v2",
     )
@@ -49,11 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image",
-        type=latency_options.sizes,
+        type=situating.sizes,
         metavar="SIDE,..",
         help="sides of the image; default: 32 for our networks, 224 for others",
     )
-    latency_options.add_arguments(parser, state="folded", seconds=15.0)
+    situating.add_arguments(parser, state="folded", seconds=15.0)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,8 +65,8 @@ def run(options: argparse.Namespace) -> int:
     for name in options.networks:
         select_convs(network(name), options.where)  # told before anything is timed
         images = options.image or [32 if name in OWN else 224]
-        wanted += [(name, situation) for situation in latency_options.situations(options, images)]
-    return latency_table.report(_measured(wanted, choices, options), options.out)
+        wanted += [(name, situation) for situation in situating.situations(options, images)]
+    return table.report(_measured(wanted, choices, options), options.out)
 
 
 def network(name: str) -> nn.Module:
@@ -111,7 +112,7 @@ def _measured(
 ) -> Iterator[Measurement]:
     for name, situation in wanted:
         plain = network(name)
-        yield from latency_runs.run(
+        yield from runs.run(
             "network",
             {"network": name},
             Built("plain", {"layer": None, "where": None}, plain),

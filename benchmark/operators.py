@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmark import latency_options, latency_runs, latency_table
-from benchmark.latency_options import PLAIN, Choice, chosen
-from benchmark.latency_runs import Built
+from benchmark.latency import options as situating
+from benchmark.latency import runs, table
+from benchmark.latency.options import PLAIN, Choice, chosen
+from benchmark.latency.runs import Built
+from benchmark.latency.situations import Situation
 from benchmark.shapes import Shape
-from benchmark.situations import Situation
 from benchmark.variants import layers, randomise
 from records.benchmark import Measurement
 
@@ -34,11 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image",
-        type=latency_options.sizes,
+        type=situating.sizes,
         metavar="SIDE,..",
         help="sides of the image, in place of those of the shapes",
     )
-    latency_options.add_arguments(parser, state="folded", seconds=5.0)
+    situating.add_arguments(parser, state="folded", seconds=5.0)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,9 +50,9 @@ def run(options: argparse.Namespace) -> int:
     wanted = [
         (shape, situation)
         for shape in shapes
-        for situation in latency_options.situations(options, options.image or [shape.image])
+        for situation in situating.situations(options, options.image or [shape.image])
     ]
-    return latency_table.report(_measured(wanted, choices, options), options.out)
+    return table.report(_measured(wanted, choices, options), options.out)
 
 
 def parsed(text: str) -> Shape:
@@ -84,7 +85,7 @@ def _measured(
             name: getattr(shape, name)
             for name in ("in_channels", "out_channels", "kernel_size", "stride", "groups")
         }
-        yield from latency_runs.run(
+        yield from runs.run(
             "operator",
             subject,
             built(Choice(None, {}), shape),

@@ -20,7 +20,7 @@ from overconv.operators.dbb import DBBConv2d
 from overconv.operators.dcd import DCDConv2d
 from overconv.operators.expand import ExpandConv2d
 from overconv.operators.odconv import ODConv2d
-from overconv.operators.order import IMAGE, is_gate, leaves
+from overconv.operators.order import IMAGE, leaves
 from overconv.operators.se import SEConv2d
 
 
@@ -138,11 +138,9 @@ def _convolving(layer: Any, image: tuple[int, int]) -> int:
 
 
 def _first_of_chain(chain: ChainConv2d, image: tuple[int, int]) -> int:
-    """The kernel that is applied to the image; nothing if a gate is."""
+    """The kernel that is applied to the image; a gate convolves nothing."""
     order = chain.order
     while order[1] != IMAGE:
         order = order[1]
-    if is_gate(order[0]):
-        return 0
     cost = ChainMacs(chain, image, padded=chain.pads_first(chain.order))
     return cost.multiply(leaves(order[0]), (IMAGE,)).convolution

@@ -2,12 +2,13 @@
 
 import datetime
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from analysis.frames import Frames
 from analysis.summary import layer_name
+from records.benchmark import Measurement
 from records.plan import Plan
 
 Facts = list[tuple[str, str]]
@@ -70,10 +71,7 @@ def origin(frames: Frames) -> Facts:
     processors = _distinct(str(t["processor"]) for t in times if t.get("processor"))
     facts = [
         ("trials", f"{len(records)}, blocks {_ranges(frames.blocks)}"),
-        (
-            "finished",
-            " to ".join(dict.fromkeys(_date(f(t["finished"] for t in times)) for f in (min, max))),
-        ),
+        ("finished", " to ".join(_days(t["finished"] for t in times))),
         ("training time", _duration(seconds)),
         ("processor", ", ".join(processors) or "not recorded"),
         ("commit", ", ".join(commits) or "not recorded"),
@@ -83,12 +81,31 @@ def origin(frames: Frames) -> Facts:
         environment = next(r.environment for r in records if r.stratum == stratum)
         known = [
             f"{name} {environment[name]}"
-            for name in ("torch", "device", "threads")
+            for name in ("torch", "numpy", "device", "threads")
             if name in environment
         ]
         blocks = _ranges(sorted(set(rows["block"].tolist())))
         facts.append((f"stratum {stratum}", ", ".join([f"blocks {blocks}", *known])))
     return facts
+
+
+def measured(measurements: Sequence[Measurement]) -> Facts:
+    """Machines, code and dates of a log of measurements."""
+    processors = _distinct(str(m.fingerprint.get("cpu", m.key)) for m in measurements)
+    facts = [
+        ("measurements", str(len(measurements))),
+        ("taken", " to ".join(_days(m.taken for m in measurements))),
+        ("processor", ", ".join(processors)),
+        ("torch", ", ".join(_distinct(str(m.fingerprint.get("torch")) for m in measurements))),
+        ("commit", ", ".join(_distinct(str(m.environment.get("commit")) for m in measurements))),
+    ]
+    return facts
+
+
+def _days(times: Iterable[float]) -> list[str]:
+    """The first and the last day, once if they are one."""
+    found = list(times)
+    return list(dict.fromkeys(_date(end(found)) for end in (min, max)))
 
 
 def missing(frames: Frames) -> list[str]:

@@ -4,46 +4,30 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from analysis.drawing import versions
-from analysis.figures import StudyFigure, study_figures
+from analysis.figures import StudyFigure
 from analysis.frames import Frames, study_frames
-from analysis.summary import ArmSummary, summarise
+from analysis.latency import benchmark_frame
+from analysis.measured import cost_verdicts
 from analysis.table import Table
-from analysis.tables import contrast_table, study_table
+from analysis.tables import agenda_table
+from records.benchmark import Measurement, read
 from records.canonical import digest
-from records.claim import Claim
 from records.plan import Plan
 from records.store import Store
 from reports import origin
-from reports.markup import inline, minus, results_first
+from reports.claims import ClaimView, claim_views
+from reports.page import GENERATOR as GENERATOR
+from reports.page import page
+from reports.page import without_drawings as without_drawings
+from reports.sections import Section, Speed, speed_section, study_section
 
-PAGE, MANIFEST = "index.html", "manifest.json"
-GENERATOR = "python -m reports build"
-FEWEST_BLOCKS = 6  # with fewer, no exact test of paired signs can reach 5 %
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A study on the page."""
-
-    stem: str
-    plan: Plan
-    dataset: str
-    num_blocks: int
-    num_trials: int
-    table: Table
-    summaries: list[ArmSummary]
-    figures: list[StudyFigure]
-    claims: list[tuple[Claim, Table]]
-    setting: origin.Setting
-    origin: origin.Facts
-    cautions: list[str]
+PAGE, MANIFEST, LOG = "index.html", "manifest.json", "benchmark.jsonl"
 
 
 @dataclass(frozen=True)
@@ -55,7 +39,7 @@ class Report:
 
 
 def render(store: Store) -> Report:
-    """The report on all plans of ``store``, from its records alone.
+    """The report on all plans and measurements of ``store``, from its records alone.
 
     Raises:
         ValueError: There is no plan, or a file cannot be read; the message names it.
@@ -65,23 +49,31 @@ def render(store: Store) -> Report:
         raise ValueError(
             f"no plan in {str(store.root)!r}; `python -m ablations run` makes one, and records"
         )
+    measurements = _measurements(Path(store.root) / LOG)
     frames = [study_frames(plan, store) for plan in plans]
-    stems = _stems(plans)
-    begun = [(f, s) for f, s in zip(frames, stems, strict=True) if f.records]
-    sections = [_section(f, stem) for f, stem in begun]
+    studies = dict(zip(_stems(plans), frames, strict=True))
+    times, speed = benchmark_frame(measurements), speed_section(measurements)
+    begun = {stem: f for stem, f in studies.items() if f.records}
+    sections = [study_section(f, stem, times) for stem, f in begun.items()]
     sections.sort(key=lambda s: (s.plan.name, -s.num_trials, s.stem))
+    costs = cost_verdicts(measurements)
+    views = claim_views(studies, costs)
+    claims = agenda_table(frames, costs)
+    files: dict[str, bytes] = dict(_table_files("claims", claims))
+    for name, table in _tables(sections, views, speed):
+        files |= dict(_table_files(name, table))
+    figures = dict(_figures(sections, views, speed))
+    for name, figure in figures.items():
+        files[f"figures/{name}.svg"] = figure.drawing.wide
+        files[f"figures/{name}.png"] = figure.drawing.png
     waiting = [f.plan for f in frames if not f.records]
-    files: dict[str, bytes] = {}
-    for section in sections:
-        files |= _files_of(section)
-    files[PAGE] = _page(sections, waiting)
-    files[MANIFEST] = _manifest(files, sections)
-    return Report(files, [section.table for section in sections])
+    files[PAGE] = page(views=views, sections=sections, speed=speed, waiting=waiting, claims=claims)
+    files[MANIFEST] = _manifest(files, figures)
+    return Report(files, [claims, *(section.table for section in sections)])
 
 
-def without_drawings(page: bytes) -> bytes:
-    """``page`` without its drawings, whose bytes depend on versions of packages."""
-    return re.sub(rb"<svg.*?</svg>", b"", page, flags=re.DOTALL)
+def _measurements(path: Path) -> list[Measurement]:
+    return read(path) if path.is_file() else []
 
 
 def _stems(plans: list[Plan]) -> list[str]:
@@ -94,75 +86,39 @@ def _stems(plans: list[Plan]) -> list[str]:
     return [s if counts[s] == 1 else f"{s}.{p.hash}" for s, p in zip(short, plans, strict=True)]
 
 
-def _section(frames: Frames, stem: str) -> Section:
-    plan = frames.plan
-    return Section(
-        stem=stem,
-        plan=plan,
-        dataset=origin.dataset(plan),
-        num_blocks=len(frames.blocks),
-        num_trials=len(frames.records),
-        table=study_table(frames),
-        summaries=summarise(frames),
-        figures=study_figures(frames),
-        claims=[(claim, contrast_table(frames, claim.name)) for claim in plan.claims],
-        setting=origin.setting(plan),
-        origin=origin.origin(frames),
-        cautions=_cautions(frames),
-    )
+def _tables(
+    sections: Sequence[Section], views: Sequence[ClaimView], speed: Speed | None
+) -> Iterator[tuple[str, Table]]:
+    for section in sections:
+        yield from ((f"{section.stem}{name}", table) for name, table in section.tables)
+    for judged in (judged for view in views for judged in view.judged):
+        if judged.table is not None:
+            yield judged.stem, judged.table
+    if speed is not None:
+        yield "benchmark", speed.table
 
 
-def _cautions(frames: Frames) -> list[str]:
-    cautions = []
-    if len(frames.blocks) < FEWEST_BLOCKS:
-        cautions.append(
-            f"{len(frames.blocks)} block{'s' * (len(frames.blocks) != 1)}: fewer than "
-            f"{FEWEST_BLOCKS} cannot decide anything. Read this as a trial run."
-        )
-    if lines := origin.missing(frames):
-        cautions.append(f"Still to run: {'; '.join(lines)}.")
-    if frames.disputed:
-        cautions.append(
-            f"{len(frames.disputed)} trials gave other bytes when they were repeated: "
-            f"{', '.join(frames.disputed)}. Something in them is not deterministic."
-        )
-    return cautions
+def _figures(
+    sections: Sequence[Section], views: Sequence[ClaimView], speed: Speed | None
+) -> Iterator[tuple[str, StudyFigure]]:
+    for section in sections:
+        yield from ((f"{section.stem}.{figure.name}", figure) for figure in section.figures)
+    for judged in (judged for view in views for judged in view.judged):
+        yield from ((f"{judged.section}.{figure.name}", figure) for figure in judged.figures)
+    if speed is not None:
+        yield from ((f"benchmark.{figure.name}", figure) for figure in speed.figures)
 
 
-def _files_of(section: Section) -> dict[str, bytes]:
-    files = {}
-    for name, table in [("", section.table)] + [(f".{c.name}", t) for c, t in section.claims]:
-        stem = f"tables/{section.stem}{re.sub(r'[^.a-zA-Z0-9_-]+', '_', name)}"
-        files[f"{stem}.csv"] = table.to_csv().encode()
-        files[f"{stem}.md"] = table.to_markdown().encode()
-    for figure in section.figures:
-        stem = f"figures/{section.stem}.{figure.name}"
-        files[f"{stem}.svg"] = figure.drawing.wide
-        files[f"{stem}.png"] = figure.drawing.png
-    return files
+def _table_files(name: str, table: Table) -> Iterator[tuple[str, bytes]]:
+    yield f"tables/{name}.csv", table.to_csv().encode()
+    yield f"tables/{name}.md", table.to_markdown().encode()
+    yield f"tables/{name}.tex", table.to_latex().encode()
 
 
-def _page(sections: list[Section], waiting: list[Plan]) -> bytes:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(inline=inline, minus=minus, results_first=results_first)
-    page = environment.get_template("page.html.j2")
-    return page.render(sections=sections, waiting=waiting, generator=GENERATOR).encode()
-
-
-def _manifest(files: dict[str, bytes], sections: list[Section]) -> bytes:
+def _manifest(files: dict[str, bytes], figures: dict[str, StudyFigure]) -> bytes:
     manifest = {
         "versions": versions(),
-        "numbers": {
-            f"{section.stem}.{figure.name}": digest(_rounded(figure.numbers))
-            for section in sections
-            for figure in section.figures
-        },
+        "numbers": {name: digest(_rounded(figure.numbers)) for name, figure in figures.items()},
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
     return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()

@@ -173,6 +173,30 @@ def test_a_formula_that_says_too_much_is_found(written):
         cross_check(layer, X)
 
 
+def test_a_formula_that_composes_what_nobody_composes_is_found():
+    class Boasting(Mixing):
+        def macs(self, image):
+            return super().macs(image) + Macs(compose=100)
+
+    with pytest.raises(CountersDisagree, match="200 multiply-accumulates of the formula are not"):
+        cross_check(Boasting(), X)
+
+
+def test_gating_does_not_pass_for_convolving():
+    """Only kernels may be mixed elementwise."""
+
+    class Gated(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x) * torch.ones(1, 4, 1, 1)
+
+        def macs(self, image):
+            pixels = image[0] * image[1]
+            return Macs(convolution=16 * pixels + 4 * pixels)  # the second is other
+
+    with pytest.raises(CountersDisagree, match="576 multiply-accumulates of the formula are not"):
+        cross_check(Gated(4, 4, 1), X)
+
+
 def test_a_library_layer_whose_formula_is_wrong_is_named(monkeypatch):
     model = ResNet(8, 4, conv=functools.partial(DyConv2d, num_kernels=2)).eval()
     x, right = torch.zeros(2, 3, 12, 12), DyConv2d.macs

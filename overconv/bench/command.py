@@ -58,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser, cases: Path | None = None) ->
         "--minutes",
         metavar="M",
         type=float,
-        default=4.0,
-        help="after which no further case is timed (default: 4)",
+        default=3.5,
+        help="after which no further case is timed (default: 3.5)",
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all that was found")
     parser.add_argument(

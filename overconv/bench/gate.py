@@ -56,7 +56,7 @@ def run(
     timing: bool = True,
     allow_dirty: bool = False,
     allow_new: bool = False,
-    minutes: float = 4.0,
+    minutes: float = 3.5,
     command: str | None = None,
     say: Say = silent,
 ) -> Report:

@@ -123,4 +123,3 @@ def checkout(root: Path, revision: str) -> Iterator[Path]:
     finally:
         _git(root, "worktree", "remove", "--force", "--force", str(tree))
         shutil.rmtree(above, ignore_errors=True)
-        _git(root, "worktree", "prune")

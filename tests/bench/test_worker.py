@@ -107,7 +107,8 @@ def test_warming_up_takes_time_and_calls_before_it_reads():
 # With a process.
 
 
-def test_a_process_describes_its_cases_and_measures_them(repository, start, capfd):
+def test_a_process_describes_its_cases_and_measures_them(repository, start, capfd, monkeypatch):
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     repository.replace("tiny/layer.py", "y = super", "print('words'); y = super")
     repository.replace("cases.py", "CASES", "print('more words')\nCASES")
     one = start()
@@ -141,8 +142,10 @@ def test_a_process_describes_its_cases_and_measures_them(repository, start, capf
     ]
 
 
-def test_a_process_measures_the_tree_that_it_is_given(repository, start, tmp_path):
-    """The other tree's package has the same name; whose output it is tells where it came from."""
+def test_a_process_measures_the_tree_that_it_is_given(repository, start, tmp_path, monkeypatch):
+    (tmp_path / "installed" / "tiny").mkdir(parents=True)
+    (tmp_path / "installed" / "tiny" / "__init__.py").write_text("1 / 0")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
     other = tmp_path / "other tree"
     (other / "tiny").mkdir(parents=True)
     (other / "tiny/__init__.py").touch()
@@ -150,13 +153,22 @@ def test_a_process_measures_the_tree_that_it_is_given(repository, start, tmp_pat
         "from torch import nn\nclass Layer(nn.Conv2d):\n    pass\n"
     )
     text = repository.cases.read_text()
-    (other / "cases.py").write_text(text.replace('"three"', '"four"'))
-    (other / "pyproject.toml").touch()
-    assert list(start(other).cases) == ["one", "four"]
-    # The base takes a package that only head has, as an installation in place would give it.
+    # Another case is built from what only head has, as an installation in place would give it.
+    repository.write("late.py", "")
+    elsewhere = f"import sys\nsys.path.insert(0, {str(repository.root)!r})\n"
+    late = f"def late():\n    {elsewhere.replace(chr(10), chr(10) + '    ')}import late\n"
+    late += "    return nn.Conv2d(8, 8, 1)\n"
     (other / "cases.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(repository.root)!r})\n" + text
+        late + text.replace('"three", partial(Layer, 8, 8, 3)', '"four", late')
     )
+    (other / "pyproject.toml").touch()
+    one = start(other)
+    assert list(one.cases) == ["one", "four"]
+    assert one.prepare("case", "one") > 0
+    with pytest.raises(Refused, match="measured the wrong revision: late from") as caught:
+        one.prepare("case", "four")
+    assert caught.value.kind == "revision"
+    (other / "cases.py").write_text(elsewhere + text)
     match = "in base, measured the wrong revision: tiny.* from .*tiny project"
     with pytest.raises(CannotJudge, match=match):
         start(other)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark import latency_runs, models
-from benchmark.latency_options import chosen
+from benchmark import models
+from benchmark.latency import runs
+from benchmark.latency.options import chosen
+from benchmark.latency.situations import Situation, alternative, in_state
 from benchmark.models import network
-from benchmark.situations import Situation, alternative, in_state
 from overconv.bench.cases import WrongOutput
 from overconv.bench.devices import CpuDevice, Window
 from overconv.operators.mdconv import MDConv2d
@@ -37,7 +38,7 @@ class Scripted(CpuDevice):
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch):
     device = Scripted()
-    monkeypatch.setattr(latency_runs, "find_device", lambda name: device)
+    monkeypatch.setattr(runs, "find_device", lambda name: device)
     return device
 
 

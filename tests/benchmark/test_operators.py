@@ -9,12 +9,13 @@ from torch import nn
 
 from ablations.identity import describe_layer
 from analysis.latency import benchmark_frame, comparable, cost_by_image
-from benchmark import latency_runs, operators
-from benchmark.latency_options import AT_ONCE, Choice, chosen
-from benchmark.latency_runs import costs_of
-from benchmark.latency_table import table
+from benchmark import operators
+from benchmark.latency import runs
+from benchmark.latency.options import AT_ONCE, Choice, chosen
+from benchmark.latency.runs import costs_of
+from benchmark.latency.situations import MODES, PASSES, STATES, Situation, alternative, in_state
+from benchmark.latency.table import table
 from benchmark.operators import built, parsed
-from benchmark.situations import MODES, PASSES, STATES, Situation, alternative, in_state
 from benchmark.variants import layers
 from overconv.bench.cases import WrongOutput
 from overconv.bench.devices import CpuDevice, CudaDevice, Window
@@ -48,7 +49,7 @@ class Scripted(CpuDevice):
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch):
     device = Scripted()
-    monkeypatch.setattr(latency_runs, "find_device", lambda name: device)
+    monkeypatch.setattr(runs, "find_device", lambda name: device)
     return device
 
 
@@ -297,13 +298,13 @@ def test_all_combinations_are_run_and_the_varied_ones_are_columns(tmp_path, caps
 
 def test_few_are_timed_at_once_and_each_time_with_the_plain_one(monkeypatch):
     groups = []
-    real = latency_runs.measure
+    real = runs.measure
 
     def spy(timed, **more):
         groups.append(list(timed))
         return real(timed, **more)
 
-    monkeypatch.setattr(latency_runs, "measure", spy)
+    monkeypatch.setattr(runs, "measure", spy)
     assert run("--layers", "SEConv2d,MDConv2d,DyConv2d,MAConv2d") == 0
     assert groups == [["Conv2d", "SEConv2d", "MDConv2d", "DyConv2d"], ["Conv2d", "MAConv2d"]]
     assert AT_ONCE == 3
@@ -328,14 +329,14 @@ def test_bad_options_are_told_before_anything_runs(scripted, capsys):
 
 
 def test_a_wrong_output_ends_the_run_and_what_was_measured_is_shown(monkeypatch, capsys, tmp_path):
-    real = latency_runs.alternative
+    real = runs.alternative
 
     def spoiled(name, module, made, situation, x, exact):
         if name == "MAConv2d":
             made.bias.data += 1
         return real(name, module, made, situation, x, exact)
 
-    monkeypatch.setattr(latency_runs, "alternative", spoiled)
+    monkeypatch.setattr(runs, "alternative", spoiled)
     log = tmp_path / "log.jsonl"
     layers_ = "SEConv2d,MDConv2d,DyConv2d,MAConv2d"
     assert run("--layers", layers_, "--out", str(log)) == 1
@@ -348,20 +349,20 @@ def test_a_throttled_device_is_an_error(monkeypatch, capsys):
     def throttled(*_, **__):
         raise Throttled("8 of 8 rounds do not count")
 
-    monkeypatch.setattr(latency_runs, "measure", throttled)
+    monkeypatch.setattr(runs, "measure", throttled)
     assert run("--layers", "SEConv2d") == 1
     assert "8 of 8 rounds do not count" in capsys.readouterr().err
 
 
 def test_memory_that_does_not_suffice_is_a_row(monkeypatch, capsys, tmp_path):
-    real = latency_runs.measure
+    real = runs.measure
 
     def measure(timed, **more):
         if "MDConv2d" in timed:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(timed, **more)
 
-    monkeypatch.setattr(latency_runs, "measure", measure)
+    monkeypatch.setattr(runs, "measure", measure)
     monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
     log = tmp_path / "log.jsonl"
     assert run("--layers", "SEConv2d,MDConv2d", "--out", str(log)) == 0
@@ -372,7 +373,7 @@ def test_memory_that_does_not_suffice_is_a_row(monkeypatch, capsys, tmp_path):
 
 def test_compiled_memory_is_not_guessed():
     with pytest.raises(ValueError, match="--memory counts what is dispatched on a CPU"):
-        latency_runs._memory(None, Situation(state="compiled"), Scripted())
+        runs._memory(None, Situation(state="compiled"), Scripted())
 
 
 def test_graphs_are_measured_where_they_can_be(monkeypatch):
@@ -381,16 +382,16 @@ def test_graphs_are_measured_where_they_can_be(monkeypatch):
             return (None, "it waits") if call in refused else (call, "")
 
     asked = []
-    monkeypatch.setattr(latency_runs, "measure", lambda *a, **k: asked.append(list(a[0])) or FOUND)
-    timed = {name: latency_runs.Alternative(lambda name=name: name) for name in ("plain", "a", "b")}
+    monkeypatch.setattr(runs, "measure", lambda *a, **k: asked.append(list(a[0])) or FOUND)
+    timed = {name: runs.Alternative(lambda name=name: name) for name in ("plain", "a", "b")}
     device = Device(type("Gpu", (), {"name": "fake"})())
     refused = {timed["b"].call}
-    found = latency_runs._graphs(timed, "plain", device, {})
+    found = runs._graphs(timed, "plain", device, {})
     assert asked == [["plain", "a"]] and found["b"] == {"why": "it waits"} and "ratio" in found["a"]
     refused = {timed["plain"].call}
-    found = latency_runs._graphs(timed, "plain", device, {})
+    found = runs._graphs(timed, "plain", device, {})
     assert found["a"] == {"why": "plain cannot be captured: it waits"}
-    assert latency_runs._graphs(timed, "plain", Scripted(), {}) == {}
+    assert runs._graphs(timed, "plain", Scripted(), {}) == {}
 
 
 class Found:

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torchvision.models import get_model_weights
 
-from benchmark import published_counters as counters
-from benchmark.published import TOLERANCE, holds, measure, measure_row, text
-from benchmark.published_networks import from_torchvision, mobileone, repvgg
-from benchmark.published_rows import ROWS, VISION, Figure
+from benchmark.published import counters
+from benchmark.published.networks import from_torchvision, mobileone, repvgg
+from benchmark.published.rows import ROWS, VISION, Figure
+from benchmark.published.table import TOLERANCE, holds, measure, measure_row, text
 from benchmark.tables import FOLDER, load
 from overconv.costs import count_costs
 from overconv.operators.acb import ACConv2d

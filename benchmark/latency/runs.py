@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark.latency_options import AT_ONCE
-from benchmark.situations import Situation, alternative, in_state
+from benchmark.latency.options import AT_ONCE
+from benchmark.latency.situations import Situation, alternative, in_state
 from overconv.bench.devices import CudaDevice, Device, find_device, fingerprint, fingerprint_key
 from overconv.bench.latency import Alternative, Measured, measure
 from overconv.costs import count_costs

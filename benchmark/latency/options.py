@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from benchmark.situations import DTYPES, FORMATS, MODES, PASSES, STATES, Situation
+from benchmark.latency.situations import DTYPES, FORMATS, MODES, PASSES, STATES, Situation
 from benchmark.variants import Layer, layers, options
 from records.canonical import plain
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from benchmark.published_counters import (
+from benchmark.published.counters import (
     Why,
     gates_on_kernels,
     norms_and_relus_counted,
@@ -17,7 +17,7 @@ from benchmark.published_counters import (
     with_stride_first,
     without_norms,
 )
-from benchmark.published_networks import (
+from benchmark.published.networks import (
     from_timm,
     from_torchvision,
     in_blocks,

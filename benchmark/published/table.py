@@ -16,8 +16,8 @@ import timm
 import torch
 import torchvision
 
-from benchmark.published_counters import EXAMPLE, Why
-from benchmark.published_rows import ROWS, Figure, Row
+from benchmark.published.counters import EXAMPLE, Why
+from benchmark.published.rows import ROWS, Figure, Row
 from benchmark.tables import markdown, record
 from overconv.costs import count_costs
 from overconv.surgery import replace_convs

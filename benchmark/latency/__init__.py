@@ -1,0 +1,1 @@
+"""Time of layers and networks in all their situations, beside the plain ones."""
