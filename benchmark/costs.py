@@ -20,12 +20,11 @@ import torchvision
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-import overconv
 from benchmark.tables import markdown
+from benchmark.variants import layers
 from overconv.costs import KINDS, Cost, Costs, count_cost
 from overconv.crosscheck import CountersDisagree, CrossCheck, cross_check
 from overconv.forms import plan_forms
-from overconv.operators.base import OverConv2d
 from overconv.surgery import replace_convs, to_inference
 
 HELP = "Parameters, MACs, FLOPs, peak bytes and operations of networks, without weights."
@@ -85,8 +84,8 @@ def classifiers() -> list[str]:
 
 def chosen(name: str, options: str) -> Any:
     """A layer of the library with options of its own, written NAME=VALUE,NAME=VALUE."""
-    layer = getattr(overconv, name, None)
-    if not (isinstance(layer, type) and issubclass(layer, OverConv2d)):
+    layer = {layer.__name__: layer for layer in layers()}.get(name)
+    if layer is None:
         raise ValueError(f"no layer of this library is called {name!r}")
     known = inspect.signature(layer).parameters
     parsed = {}

@@ -57,28 +57,12 @@ def test_formula_and_counter_agree_forward_and_backward(variant):
                 assert only.formula == checked.counts.forward.macs
 
 
-def in_place(variant):
-    """ODConv2d's, without gradients: there all of the kernel is multiplied by the gates of taps."""
-    return variant.layer.__name__ == "ODConv2d" and variant.options.get("num_kernels") != 1
-
-
-@pytest.mark.parametrize("variant", [v for v in variants() if not in_place(v)], ids=str)
+@pytest.mark.parametrize("variant", variants(), ids=str)
 def test_they_agree_without_gradients_too(variant):
     """There some layers work in place."""
     for layer in evaluations(variant):
         if not layer.training:
             cross_check(layer, torch.zeros(2, 4, *IMAGE), backward=False, fvcore=False)
-
-
-@pytest.mark.xfail(
-    raises=CountersDisagree,
-    reason="the formula of ODConv2d leaves out that taps scale all of a kernel in place",
-)
-def test_they_agree_without_gradients_for_odconv_too():
-    for variant in filter(in_place, variants()):
-        for layer in evaluations(variant):
-            if not layer.training:
-                cross_check(layer, torch.zeros(2, 4, *IMAGE), backward=False, fvcore=False)
 
 
 @pytest.mark.parametrize("layer", layers(), ids=lambda layer: layer.__name__)

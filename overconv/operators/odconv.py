@@ -188,15 +188,20 @@ class ODConv2d(OverConv2d):
             depthwise = self.groups == self.in_channels == self.out_channels
             if not torch.is_grad_enabled() and (self.groups == 1 or depthwise):
                 # nobody else has the mixture, so that scaling it needs no new one
+                scales = []
                 if inputs is not None:
                     batch, width = inputs.shape
                     shape = (batch, width, 1, 1, 1) if depthwise else (batch, 1, width, 1, 1)
-                    kernels.mul_(inputs.view(shape))
+                    scales.append(inputs.view(shape))
+                if taps is not None:
+                    scales.append(taps.view(taps.shape[0], 1, 1, *self.kernel_size))
+                if len(scales) == 2 and not depthwise:  # the two small ones first
+                    scales = [scales[0] * scales[1]]
                 if filters is not None:
-                    kernels.mul_(filters.view(*filters.shape, 1, 1, 1))
-                if taps is None:
-                    return kernels
-                return kernels.mul_(taps.view(taps.shape[0], 1, 1, *self.kernel_size))
+                    scales.append(filters.view(*filters.shape, 1, 1, 1))
+                for scale in scales:
+                    kernels.mul_(scale)
+                return kernels
         if taps is not None:
             taps = taps.view(taps.shape[0], *self.kernel_size)
         if inputs is not None and taps is not None:  # the two small ones first
