@@ -420,7 +420,7 @@ def test_second_derivatives(on, gate_norm, oracle):
 
 
 def test_costs_of_the_two_forms():
-    layer = DCDConv2d(64, 64, 3, padding=1, stride=2)
+    layer = DCDConv2d(64, 64, 3, padding=1, stride=2).eval()
     features, weights = (layer.forms((8, 6))[on] for on in ("features", "weights"))
     gate = 16 * (4 * 64 + 16 + 64 + 256)
     assert features.gate == weights.gate == gate
