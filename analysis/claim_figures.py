@@ -62,7 +62,10 @@ def _forest(verdict: Verdict, points: Mapping[Contrast, list[float]]) -> StudyFi
         )
         thin = "all together" if peers else f"{100 * (1 - 2 * verdict.error):.3g} % of all together"
         thin += "" if peers else ", which must lie in the shaded zone to call the arms equivalent"
-        caption = f"Diamond: mean over {verdict.look} blocks. Thick: {thick}. Ticks: {thin}. Dots: blocks."
+        caption = (
+            f"Diamond: mean over {verdict.look} blocks. Thick: {thick}. Ticks: {thin}. "
+            "Dots: the blocks."
+        )
     if claim.margin:
         caption += f" Shaded: less than the declared margin of {scale * claim.margin:g}{unit}."
     return StudyFigure(
@@ -149,7 +152,7 @@ def draw_slopes(axes: Axes, contrast: Contrast, pair: np.ndarray) -> None:
     for before, after in pair:
         rises = after >= before
         axes.plot(
-            [0, 1], [before, after], "o-", ms=2.5, lw=0.9,
+            [0, 1], [before, after], marker="o", ms=2.5, lw=0.9,
             ls="-" if rises else (0, (3, 2)), color=PALETTE[1] if rises else PALETTE[2], alpha=0.75,
         )  # fmt: skip
     axes.plot([0, 1], pair.mean(axis=0), "-", color=INK, lw=2.0, zorder=3)

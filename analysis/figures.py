@@ -105,9 +105,9 @@ def _costs(frames: Frames, summaries: Sequence[ArmSummary], cost: str) -> StudyF
         name="costs" if cost == "parameters" else cost,
         title=f"Accuracy against {'parameters' if cost == 'parameters' else 'MACs'}",
         caption=f"Filled: {words}, while training; hollow, joined to it: deployed, where they are "
-        "fewer. Large: mean over the blocks, with its 95 % interval where there are three or "
-        "more; the blocks' common part is in it, so arms whose bars overlap may differ all the same. Small: the single blocks. Counts "
-        "are exact, and have no bar.",
+        "fewer. Large: mean over the blocks, with its 95 % interval where there are three or more; "
+        "the blocks' common part is in it, so arms whose bars overlap may differ all the same. "
+        "Small: the single blocks. Counts are exact, and have no bar.",
         drawing=draw(make),
         numbers=[points, {s.label: s.costs for s in shown}],
     )

@@ -17,7 +17,7 @@ SAME = ("kind", "name", "arm", "subject", "situation", "key")
 
 
 def history_frame(measurements: Sequence[Measurement]) -> pd.DataFrame:
-    """A row a measurement that has a time, oldest first; ``SAME`` say of what, and on which machine.
+    """A row a measurement that has a time, oldest first; ``SAME`` say of what, and where.
 
     Further columns: taken (seconds since 1970), commit, minimum (seconds); ratio, low, high (over
     the plain reference's, measured beside it, so that a slower day moves both).

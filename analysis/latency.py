@@ -23,8 +23,10 @@ from records.benchmark import Measurement, arm_key
 # What a situation is made of, but for the size of the image.
 SITUATION = ("mode", "state", "step", "batch", "dtype", "memory_format", "device", "threads")
 
+Times = pd.DataFrame  # as benchmark_frame() makes it; reports name it so, and know no pandas
 
-def benchmark_frame(measurements: Sequence[Measurement]) -> pd.DataFrame:
+
+def benchmark_frame(measurements: Sequence[Measurement]) -> Times:
     """A row a measurement that has a time, the last of each thing in each situation.
 
     Columns: kind, name, arm (its key), subject, key (of the machine), image, those of
@@ -189,11 +191,9 @@ def latency_accuracy(
         name="latency-accuracy",
         title="Accuracy against time",
         caption=f"Time over that of the plain network ({_described(rows)}), with its 98 % interval;"
-        " mean accuracy over the blocks, with its 95 % interval. Dashed: the plain network's accuracy.",
+        " mean accuracy over the blocks, with its 95 % interval. Dashed: the plain network's.",
         drawing=draw(make),
-        numbers=points[
-            ["name", "x", "low", "high", "y", "y_low", "y_high"]
-        ].to_numpy().tolist(),
+        numbers=points[["name", "x", "low", "high", "y", "y_low", "y_high"]].to_numpy().tolist(),
     )
 
 

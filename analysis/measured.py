@@ -39,7 +39,8 @@ def bounds(ratios: np.ndarray, confidence: float) -> tuple[float, float]:
     """Interval of the median of ``ratios``, exact whatever their distribution; infinite if too few.
 
     Of n independent values the k-th smallest lies above their true median with the probability
-    that Bin(n, 1/2) is below k; k is the largest for which that is ``(1 - confidence) / 2`` at most.
+    that Bin(n, 1/2) is below k; k is the largest for which that is ``(1 - confidence) / 2`` or
+    less.
     """
     ordered, n = np.sort(ratios), len(ratios)
     chances = stats.binom.cdf(np.arange(n), n, 0.5)  # of k - 1 = 0, 1, ...
@@ -65,9 +66,7 @@ def _answers(m: Measurement, claim: CostClaim) -> bool:
     is_layer = str(layer.get("class", "")).rpartition(".")[2] == claim.layer
     state, form = m.situation.get("state"), layer.get("options", {}).get("form")
     ready = state == "folded" if claim.equal else form == "compact"
-    return (
-        m.outcome == "measured" and is_layer and ready and m.situation.get("mode") == "inference"
-    )
+    return m.outcome == "measured" and is_layer and ready and m.situation.get("mode") == "inference"
 
 
 def _latest(measurements: Iterable[Measurement]) -> Iterable[Measurement]:
@@ -149,9 +148,11 @@ def ratio_table(verdict: CostVerdict) -> Table:
         }
         for r in verdict.ratios
     )
-    notes = [] if claim.margin is None else [
-        f"Equal in time: every 90 % interval within {100 * claim.margin:g} % of one."
-    ]
+    notes = (
+        []
+        if claim.margin is None
+        else [f"Equal in time: every 90 % interval within {100 * claim.margin:g} % of one."]
+    )
     return Table(
         title=f"{claim.name}: {claim.wording}",
         columns=columns,

@@ -57,8 +57,7 @@ class Table:
         """The table for a terminal."""
         rows = self.marked("*")
         widths = {
-            c.key: max([len(c.heading), *(len(row[c.key]) for row in rows)])
-            for c in self.columns
+            c.key: max([len(c.heading), *(len(row[c.key]) for row in rows)]) for c in self.columns
         }
 
         def line(cells: dict[str, str]) -> str:

@@ -71,7 +71,9 @@ def claim_table(verdict: Verdict) -> Table:
         row |= {"contrast": f"{part.arm} - {part.against}", "verdict": part.word}
         p = part.p_alone if claim.combine == "peers" else part.p
         if found:
-            low, mean, high = (signed(scale * x, digits) for x in (found.low, found.mean, found.high))
+            low, mean, high = (
+                signed(scale * x, digits) for x in (found.low, found.mean, found.high)
+            )
             row |= {"n": str(found.n), "difference": mean, "interval": f"{low} to {high}"}
         if p is not None:
             row["p"] = f"{p:.3f}"
@@ -109,7 +111,7 @@ def claim_table(verdict: Verdict) -> Table:
 
 
 def deciding_interval(verdict: Verdict, part: Part) -> Interval | None:
-    """The interval that a verdict stands on: where every peer must be beaten, that of each alone."""
+    """The interval that decides; where every peer must be beaten, that of each by itself."""
     return part.alone if verdict.claim.combine == "peers" else part.joint
 
 

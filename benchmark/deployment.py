@@ -254,9 +254,7 @@ def text(found: dict[str, Any]) -> str:
         cell for row in found["rows"] for key in ("cells", "network") for cell in row[key].values()
     }
     parts.append(
-        "".join(
-            f"- **{cell}**: {found['reasons'][cell]}\n" for cell in REASONS if cell in used
-        )
+        "".join(f"- **{cell}**: {found['reasons'][cell]}\n" for cell in REASONS if cell in used)
     )
     return "\n".join(parts)
 

@@ -24,7 +24,9 @@ from overconv.operators.mdconv import MDConv2d
 from overconv.timing import interleaved
 
 BATCH = 32
-_FEWEST = 10
+# Each has layers and images of its own: where these happen to lie in memory makes the same step up
+# to 10 % slower or faster.
+_INSTANCES = 6
 
 
 class TimmCondConv(nn.Module):
@@ -76,62 +78,44 @@ def training_shapes() -> list[Shape]:
     return [shape for shape in found if shape.in_channels > 3]
 
 
-def measure(*, seconds: float = 0.5, passes: int = 2, pairs: Any = PAIRS) -> dict[str, Any]:
+def measure(*, seconds: float = 0.2, pairs: Any = PAIRS) -> dict[str, Any]:
     """Time each pair on each shape, and count the bytes that a step holds for its backward pass.
 
-    In several passes over all of them, in each of which the layers are made anew: what disturbs the
-    machine for seconds, or where a tensor happens to lie, then does not decide a minimum.
+    ``seconds`` for each of ``_INSTANCES`` of a row.
     """
     torch.set_num_threads(1)
-    rows: dict[tuple[str, Shape], dict[str, Any]] = {}
-    for number in range(passes):
-        for name, (ours, theirs) in pairs.items():
-            for shape in training_shapes():
-                row = _row(name, ours, theirs, shape, seconds)
-                if number > 0:
-                    row = _merged(rows[name, shape], row)
-                rows[name, shape] = row
-                print(f"[{number + 1}/{passes}] {name}, {shape}: {row['ratio']:.3f}")
+    rows = []
+    for name, (ours, theirs) in pairs.items():
+        for shape in training_shapes():
+            rows.append(_row(name, ours, theirs, shape, seconds))
+            print(f"{name}, {shape}: {rows[-1]['ratio']:.3f}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    found = list(rows.values())
-    return record("python -m benchmark training", found, batch=BATCH, peak_mib_of_the_run=peak)
-
-
-def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """A row of the shorter times of two."""
-    pairs = one["milliseconds"], other["milliseconds"]
-    return {**one, **_ratios({side: min(pair[side] for pair in pairs) for side in pairs[0]})}
-
-
-def _ratios(milliseconds: dict[str, float]) -> dict[str, Any]:
-    theirs = milliseconds["theirs"]
-    return {
-        "ratio": milliseconds["ours"] / theirs,
-        "ratio_planned": milliseconds["planned"] / theirs,
-        "milliseconds": milliseconds,
-    }
+    return record("python -m benchmark training", rows, batch=BATCH, peak_mib_of_the_run=peak)
 
 
 def _row(name: str, ours: Any, theirs: Any, shape: Shape, seconds: float) -> dict[str, Any]:
     torch.manual_seed(0)
-    x = torch.randn(BATCH, shape.in_channels, shape.image, shape.image)
-    layer = ours(shape)
-    plan = make_plan(nn.Sequential(layer), x, "latency")
-    planned = plan.apply(nn.Sequential(layer))
-    layers = {"ours": layer, "planned": planned, "theirs": theirs(shape)}
-    steps = {side: partial(_step(layer), x) for side, layer in layers.items()}
-    samples = interleaved(steps, rounds=200, seconds=seconds)
-    if (lacking := _FEWEST - len(samples["ours"])) > 0:  # a slow step; the minimum needs many
-        for side, times in interleaved(steps, rounds=lacking, warmup=0).items():
+    samples: dict[str, list[float]] = {"ours": [], "planned": [], "theirs": []}
+    for _ in range(_INSTANCES):
+        x = torch.randn(BATCH, shape.in_channels, shape.image, shape.image)
+        layer = ours(shape)
+        plan = make_plan(nn.Sequential(layer), x, "latency")  # measured once, then remembered
+        planned = plan.apply(nn.Sequential(layer))
+        layers = {"ours": layer, "planned": planned, "theirs": theirs(shape)}
+        steps = {side: partial(_step(layer), x) for side, layer in layers.items()}
+        for side, times in interleaved(steps, rounds=100, warmup=1, seconds=seconds).items():
             samples[side] += times
+    best = {side: min(times) for side, times in samples.items()}
     return {
         "pair": name,
         "network": shape.network,
         "shape": str(shape),
         "kind": shape.kind,
+        "ratio": best["ours"] / best["theirs"],
+        "ratio_planned": best["planned"] / best["theirs"],
         "form": plan.choices[0].form,
+        "milliseconds": {side: 1e3 * value for side, value in best.items()},
         "saved_bytes": {side: saved_bytes(layer, x) for side, layer in layers.items()},
-        **_ratios({side: 1e3 * min(times) for side, times in samples.items()}),
     }
 
 

@@ -112,7 +112,7 @@ function drawChart(figure) {
   const plot = figure.querySelector(".plot");
   const config = {
     displaylogo: false, responsive: true, displayModeBar: true,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    modeBarButtons: [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]], // nothing that leaves the page
     toImageButtonOptions: { filename: figure.dataset.source, scale: 2 },
   };
   if (figure.dataset.chart === "curves") {

@@ -4,10 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
 from analysis.convergence import bands
 from analysis.frames import Frames
+from analysis.latency import Times
 from analysis.numbers import scale_of
 from analysis.summary import MEASURE, summarise
 from records.benchmark import arm_key
@@ -29,7 +28,7 @@ LATENCY = "time / plain network"
 
 
 def charts(
-    frames: Frames, options: Mapping[str, str], times: pd.DataFrame | None = None
+    frames: Frames, options: Mapping[str, str], times: Times | None = None
 ) -> dict[str, Any]:
     """Curves and points of all arms.
 
@@ -67,7 +66,7 @@ def _curves(frames: Frames) -> list[dict[str, Any]]:
     return found
 
 
-def _points(frames: Frames, times: pd.DataFrame | None) -> dict[str, Any]:
+def _points(frames: Frames, times: Times | None) -> dict[str, Any]:
     latency = {}
     if times is not None:
         for row in times[times["kind"] == "network"].itertuples():
@@ -96,5 +95,5 @@ def _percent(value: float | None) -> float | None:
 
 
 def _short(value: float) -> float | None:
-    """Seven digits, which no version of numpy adds up differently; nothing for what is no number."""
+    """Seven digits, which any version of numpy adds up to; nothing for what is no number."""
     return float(f"{value:.7g}") if math.isfinite(value) else None

@@ -71,7 +71,7 @@ def minus(cell: str) -> str:
 def sort_value(cell: str) -> str:
     """The number that a cell begins with, for sorting; nothing if it begins with none.
 
-    >>> [sort_value(cell) for cell in ("+0.3", "27,000", "1.25 M", "-0.5 to +4.5", "-", "1 diverged")]
+    >>> [sort_value(cell) for cell in ("+0.3", "27,000", "1.25 M", "-0.5 to +4.5", "-", "1 lost")]
     ['0.3', '27000.0', '1250000.0', '-0.5', '', '']
     """
     found = re.match(r"([+-]?[\d,]*\.?\d+)( [kMG]\b)?(?= to |$)", cell)

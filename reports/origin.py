@@ -92,14 +92,13 @@ def origin(frames: Frames) -> Facts:
 def measured(measurements: Sequence[Measurement]) -> Facts:
     """Machines, code and dates of a log of measurements."""
     processors = _distinct(str(m.fingerprint.get("cpu", m.key)) for m in measurements)
-    facts = [
+    return [
         ("measurements", str(len(measurements))),
         ("taken", " to ".join(_days(m.taken for m in measurements))),
         ("processor", ", ".join(processors)),
         ("torch", ", ".join(_distinct(str(m.fingerprint.get("torch")) for m in measurements))),
         ("commit", ", ".join(_distinct(str(m.environment.get("commit")) for m in measurements))),
     ]
-    return facts
 
 
 def _days(times: Iterable[float]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from analysis.drawing import versions
 from analysis.figures import StudyFigure
-from analysis.frames import Frames, study_frames
+from analysis.frames import study_frames
 from analysis.latency import benchmark_frame
 from analysis.measured import cost_verdicts
 from analysis.table import Table

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from analysis.factors import effects_table, interaction_figure
 from analysis.figures import StudyFigure, study_figures
 from analysis.frames import Frames
 from analysis.history import cost_history
 from analysis.latency import (
+    Times,
     accuracies,
     benchmark_frame,
     comparable,
@@ -65,7 +64,7 @@ class Speed:
     origin: origin.Facts
 
 
-def study_section(frames: Frames, stem: str, times: pd.DataFrame) -> Section:
+def study_section(frames: Frames, stem: str, times: Times) -> Section:
     """The section of a study.
 
     Args:
@@ -130,7 +129,7 @@ def _numbered(figures: list[StudyFigure]) -> list[StudyFigure]:
     return found
 
 
-def _networks(frames: Frames, times: pd.DataFrame) -> pd.DataFrame | None:
+def _networks(frames: Frames, times: Times) -> Times | None:
     """The part of ``times`` that holds most of the study's arms, ready for inference."""
     if times.empty:
         return None

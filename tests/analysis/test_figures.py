@@ -77,7 +77,7 @@ def test_an_svg_needs_no_font_and_tells_no_date(frames_of, made):
 
 def test_curves_are_drawn_in_percent_one_line_a_block(frames_of, made):
     frames = frames_of({"plain": [0.8, 0.7], "gated-1": [0.9, 0.85]})
-    [_, _, convergence] = study_figures(frames)
+    [*_, convergence] = study_figures(frames)
     recorded = [r.curves["validation_accuracy"] for r in frames.records[:2]]
     assert np.allclose(convergence.numbers["plain"], 100 * np.array(recorded))
     rows = frames.curves.query("label == 'plain' and measure == 'validation_accuracy'")
@@ -138,8 +138,8 @@ def test_an_arm_without_an_estimate_says_why(frames_of):
     [
         ({"plain": [], "gated-1": []}, []),
         ({"plain": [None], "gated-1": [None]}, ["convergence"]),
-        ({"plain": [0.8]}, ["costs", "convergence"]),
-        ({"plain": [0.8], "gated-1": [0.9]}, ["differences", "costs", "convergence"]),
+        ({"plain": [0.8]}, ["costs", "macs", "convergence"]),
+        ({"plain": [0.8], "gated-1": [0.9]}, ["differences", "costs", "macs", "convergence"]),
     ],
 )
 def test_a_figure_that_would_be_empty_is_not_made(accuracies, names, frames_of):

@@ -156,7 +156,7 @@ def test_time_against_work():
 def test_accuracies_are_joined_by_arm(frames_of):
     frames = frames_of({"plain": [0.8, 0.7], "gated-1": [0.9, 0.8], "linear-2": [0.5, 0.7]})
     found = accuracies(frames)
-    assert {label: value for label, value in found.values()} == pytest.approx(
+    assert {label: value.mean for label, value in found.values()} == pytest.approx(
         {"plain": 0.75, "gated-1": 0.85, "linear-2": 0.6}
     )
     arms = {label: frames.plan.arms[label]["arm"] for label in ("gated-1", "linear-2")}
@@ -166,9 +166,10 @@ def test_accuracies_are_joined_by_arm(frames_of):
         measured("unknown", 9.0, kind="network", arm={"layer": {"class": "x"}, "where": "all"}),
     ]
     made = latency_accuracy(benchmark_frame(rows), found)
+    # t(0.975, 1) = 12.706; the two accuracies of an arm are 10 and 20 points apart
     assert made.numbers == [
-        ["gated-1", 2.0, pytest.approx(1.8), pytest.approx(2.2), pytest.approx(85)],
-        ["linear-2", 3.0, pytest.approx(2.7), pytest.approx(3.3), pytest.approx(60)],
+        ["gated-1", 2.0, *map(pytest.approx, (1.8, 2.2, 85, 85 - 63.53102, 85 + 63.53102))],
+        ["linear-2", 3.0, *map(pytest.approx, (2.7, 3.3, 60, 60 - 127.06205, 60 + 127.06205))],
     ]
     operators = benchmark_frame([measured(arm=arms["gated-1"])])
     assert latency_accuracy(operators, found) is None  # a layer by itself has no accuracy

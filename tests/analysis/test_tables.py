@@ -8,7 +8,10 @@ import pytest
 from analysis import summary
 from analysis.numbers import count, decimals, signed
 from analysis.summary import compare, summarise
-from analysis.tables import contrast_table, study_table
+from analysis.table import Column, Table
+from analysis.tables import claim_table, study_table
+from analysis.verdicts import judge
+from records.claim import Claim, Contrast
 
 BY_HAND = {"plain": [0.80, 0.82, 0.87], "gated-1": [0.83, 0.84, 0.88]}  # +3, +2, +1 points
 
@@ -59,15 +62,16 @@ def test_text_is_aligned_and_ends_with_what_it_is_not(frames_of):
     heading, rule, plain, gated = lines[2:6]
     assert heading.startswith("arm") and set(rule) == {"-", " "}
     assert plain.startswith("plain") and gated.startswith("gated-1")
-    assert len(heading) == len(rule) or heading.endswith("interval")
-    assert "No verdict yet" in text
+    assert len(heading) == len(rule) or heading.endswith("interval, points")
+    assert "estimates and not verdicts" in text
     assert text.isascii() and all(len(line) <= 110 for line in lines)
 
 
 def test_markdown_is_a_table(frames_of):
     lines = study_table(frames_of(BY_HAND)).to_markdown().splitlines()
     assert lines[2:6] == [
-        "| arm | parameters | deployed | MACs | n | accuracy, % | difference | 95 % interval |",
+        "| arm | parameters | deployed | MACs | n | accuracy, % | difference, points | "
+        "95 % interval, points |",
         "| :-- | --: | --: | --: | --: | --: | --: | --: |",
         "| plain | 19,562 | 19,562 | 1.24 M | 3 | 83.0 | baseline |  |",
         "| gated-1 | 23,910 | 23,910 | 1.25 M | 3 | 85.0 | +2.0 | -0.5 to +4.5 |",
@@ -138,11 +142,71 @@ def test_an_unfinished_study_has_rows_for_all_arms(frames_of):
     assert [row["n"], row["value"], row["difference"], row["parameters_training"]] == list("0---")
 
 
-def test_contrasts_of_a_claim_are_estimated_and_not_judged(frames_of, made):
-    table = contrast_table(frames_of(made.realistic()), "D1")
-    assert [row["contrast"] for row in table.rows] == ["gated-2 - gated-1", "gated-2 - wide-2"]
-    assert [row["n"] for row in table.rows] == ["6", "6"]
-    assert "supported" not in table.to_text()
+# As in test_verdicts: two arms, six blocks, all above.
+SURE = {
+    "plain": [0.80, 0.82, 0.81, 0.83, 0.80, 0.82],
+    "gated-1": [0.86, 0.87, 0.87, 0.88, 0.86, 0.87],
+}
+
+
+def claimed(**changes) -> Claim:
+    fields = {
+        "name": "C9",
+        "wording": "gated is better",
+        "direction": "greater",
+        "contrasts": [Contrast(arm="gated-1", against="plain")],
+        "margin": 0.005,
+    }
+    return Claim(**{**fields, **changes})
+
+
+def test_a_claim_is_told_with_its_interval_and_its_cost(frames_of):
+    frames = frames_of(SURE, claims=[claimed(fewer="parameters_training")], looks=[6])
+    table = claim_table(judge(frames, frames.plan.claims[0]))
+    [row] = table.rows
+    # differences 6, 5, 6, 5, 6, 5: mean 5.5, sd 0.5477, t(0.975, 5) = 2.5706
+    assert (row["n"], row["difference"], row["interval"]) == ("6", "+5.50", "+4.93 to +6.07")
+    assert row["verdict"] == "contradicted", "it has more parameters, whatever its accuracy"
+    assert (row["cost"], row["cost_against"]) == ("23,910", "19,562")
+    assert [c.heading for c in table.columns][3:5] == [
+        "difference, points",
+        "95 % interval, points",
+    ]
+    assert "not fewer" in " ".join(table.footnotes)
+
+
+def test_a_claim_without_a_look_has_no_numbers(frames_of):
+    frames = frames_of({label: values[:5] for label, values in SURE.items()}, claims=[claimed()])
+    table = claim_table(judge(frames, frames.plan.claims[0]))
+    assert table.rows == () and "10 of 20 trials" in table.footnotes[0]
+
+
+def test_the_best_is_marked_only_where_all_intervals_say_so(frames_of):
+    sure = study_table(frames_of(SURE))
+    assert sure.best == {(1, "value")}
+    assert "| **86.8" in sure.to_markdown() and "*86.8" in sure.to_text()
+    near = {**SURE, "gated-2": [x + 0.001 * (-1) ** i for i, x in enumerate(SURE["gated-1"])]}
+    table = study_table(frames_of(near, name="near"))
+    assert not table.best and "not told from" in table.footnotes[-1]
+    few = study_table(frames_of({k: v[:5] for k, v in SURE.items()}, name="few"))
+    assert not few.best and "5 whole blocks cannot say so" in few.footnotes[-1]
+
+
+def test_latex_is_escaped_and_ruled():
+    columns = (Column("a", "arm_x", is_text=True), Column("b", "difference", unit="%"))
+    rows = ({"a": "50% & #1 {x} \\", "b": "-0.5"}, {"a": "b", "b": "+1.0"})
+    table = Table(title="T_1", columns=columns, rows=rows, data=rows, best=frozenset({(1, "b")}))
+    lines = table.to_latex().splitlines()
+    assert lines[3:11] == [
+        r"\caption{T\_1}",
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"arm\_x & difference, \% \\",
+        r"\midrule",
+        r"50\% \& \#1 \{x\} \textbackslash{} & $-$0.5 \\",
+        r"b & \textbf{+1.0} \\",
+        r"\bottomrule",
+    ]
 
 
 @pytest.mark.parametrize(

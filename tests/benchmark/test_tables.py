@@ -151,22 +151,6 @@ def test_a_training_step_is_timed_and_its_bytes_counted():
     assert "| 1 " in training.text({"rows": [row]})
 
 
-def test_passes_are_merged_by_the_shortest_time_of_each_side():
-    one, other = (
-        {
-            "form": "compact",
-            **training._ratios(dict(zip(("ours", "planned", "theirs"), times, strict=True))),
-        }
-        for times in ((6.0, 4.0, 2.0), (3.0, 5.0, 4.0))
-    )
-    assert training._merged(one, other) == {
-        "form": "compact",
-        "ratio": 1.5,
-        "ratio_planned": 2.0,
-        "milliseconds": {"ours": 3.0, "planned": 4.0, "theirs": 2.0},
-    }
-
-
 def test_kept_bytes_are_those_of_the_features():
     x = torch.randn(2, 3, 8, 8)
     assert training.saved_bytes(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), x) == 4 * 2 * 4 * 64
