@@ -188,9 +188,12 @@ def _run_jobs(
 def _show(plan: Plan, store: Store) -> None:
     # Here, since a worker has no use for pandas and scipy, and would wait for them.
     from analysis.frames import study_frames
-    from analysis.tables import study_table
+    from analysis.tables import study_table, verdict_table
 
-    print(study_table(study_frames(plan, store)).to_text())
+    frames = study_frames(plan, store)
+    print(study_table(frames).to_text())
+    if plan.claims:
+        print(f"\n{verdict_table(frames).to_text()}")
 
 
 def _announce(

@@ -175,7 +175,7 @@ def _effect_row(e: Effect, first: dict[str, str], scale: float, digits: int) -> 
         signed(scale * x, digits) for x in (e.interval.low, e.interval.mean, e.interval.high)
     )
     at = f" at {e.of} {e.of_level}" if e.of else ""
-    against = f", more than at {first[e.of]}" if e.of else ""
+    against = f", more than at {e.of} {first[e.of]}" if e.of else ""
     return {
         "effect": f"{e.factor} {e.level}{at}",
         "against": f"{e.factor} {first[e.factor]}{against}",

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -61,7 +60,7 @@ def cost_history(measurements: Sequence[Measurement]) -> StudyFigure | None:
     def make(narrow: bool) -> Figure:
         columns = 1 if narrow else min(2, len(series))
         height = 1.7 * -(-len(series) // columns) + 0.3
-        figure, found = panels(narrow, height, len(series), columns)
+        figure, found = panels(narrow, height, len(series), columns, sharex=False)
         for (name, parts), axes in zip(series.items(), found, strict=True):
             draw_history(axes, parts)
             axes.set_title(name)
@@ -93,10 +92,10 @@ def draw_history(axes: Axes, parts: Sequence[pd.DataFrame]) -> None:
             dates, part["ratio"], marker=MARKS[index % len(MARKS)], ms=4, lw=1.0, color=colour,
             mec="white", mew=0.6,
         )  # fmt: skip
-    locator = AutoDateLocator(minticks=2, maxticks=4, tz=datetime.UTC)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=datetime.UTC))
-    axes.tick_params(axis="x", labelcolor=INK)
+    taken = sorted({time for part in parts for time in part["taken"]})
+    ends = [datetime.datetime.fromtimestamp(t, datetime.UTC) for t in (taken[0], taken[-1])]
+    axes.set_xticks(ends, [end.date().isoformat() for end in ends])
+    axes.tick_params(axis="x", labelcolor=INK, labelbottom=True)
     axes.yaxis.set_major_locator(MaxNLocator(4))
 
 

@@ -101,6 +101,15 @@ def _interval(low: float, high: float) -> str:
     return f"{low:.2f} to {high:.2f}" if math.isfinite(high - low) else "too few samples"
 
 
+def _milliseconds(seconds: float) -> str:
+    """
+    >>> _milliseconds(1.25), _milliseconds(0.00012345)
+    ('1,250', '0.123')
+    """
+    value = 1e3 * seconds
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _case(m: Measurement) -> str:
     shape = subject_words(", ".join(f"{key} {value}" for key, value in m.subject.items()))
     where = f"{m.situation['device']}, batch {m.situation['batch']}"
@@ -185,7 +194,7 @@ def speed_table(frame: pd.DataFrame) -> Table:
             "situation": f"{row['mode']}, {row['step']}, batch {row['batch']}, {row['device']}",
             "image": f"{row['image']:g}",
             "macs": NOTHING if pd.isna(row["macs"]) else count(row["macs"]),
-            "minimum": f"{1e3 * row['minimum']:.3g}",
+            "minimum": _milliseconds(row["minimum"]),
             "ratio": f"{row['ratio']:.2f}",
             "interval": f"{row['low']:.2f} to {row['high']:.2f}",
         }

@@ -145,7 +145,7 @@ def _latex(text: str) -> str:
     '$-$0.5 to +1.2 \\\\% of a\\\\_b'
     """
     escaped = "".join(_LATEX.get(sign, sign) for sign in text)
-    return re.sub(r"(^| )-(?=\d)", r"\1$-$", escaped)
+    return re.sub(r"(^|[ (])-(?=\d)", r"\1$-$", escaped)
 
 
 def _raw(value: Any) -> Any:

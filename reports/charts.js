@@ -77,7 +77,7 @@ function pointTraces(data, cost, seeds) {
     const bar = (top, value, bottom) => ({
       type: "data", symmetric: false, array: [top - value], arrayminus: [value - bottom], color: ink, thickness: 1.2, width: 3,
     });
-    const known = below !== null && above !== null;
+    const known = below !== null && above !== null && arm.n >= 3; // of two it is 13 standard errors wide
     traces.push({
       ...group, mode: "markers", x: [x], y: [y], marker: { size: 11, color: ink, symbol: sign },
       ...(known ? { error_y: bar(above, y, below) } : {}), ...(low === undefined ? {} : { error_x: bar(high, x, low) }),
@@ -95,12 +95,12 @@ function pointTraces(data, cost, seeds) {
 function layout(xTitle, yTitle, log, epochs) {
   const axis = { gridcolor: colour("--rule"), linecolor: colour("--edge"), zeroline: false, automargin: true };
   return {
-    xaxis: { ...axis, title: { text: plain(xTitle) }, ...(log ? { type: "log", dtick: "D2" } : {}), ...(epochs && epochs <= 12 ? { dtick: 1 } : {}) },
+    xaxis: { ...axis, title: { text: plain(xTitle), standoff: 6 }, ...(log ? { type: "log", dtick: "D2" } : {}), ...(epochs && epochs <= 12 ? { dtick: 1 } : {}) },
     yaxis: { ...axis, title: { text: plain(yTitle) } },
     font: { color: colour("--ink"), family: "inherit", size: 12 },
     paper_bgcolor: "transparent", plot_bgcolor: "transparent", hovermode: "closest",
     hoverlabel: { bgcolor: colour("--paper"), bordercolor: colour("--edge"), font: { color: colour("--ink"), family: "inherit" }, align: "left" },
-    legend: { orientation: "h", x: 0, y: -0.16, yanchor: "top" }, margin: { l: 50, r: 12, t: 30, b: 40 },
+    legend: { orientation: "h", x: 0, y: -0.2, yanchor: "top" }, margin: { l: 50, r: 12, t: 30, b: 40 },
     modebar: { bgcolor: "transparent", color: colour("--soft"), activecolor: colour("--accent") },
   };
 }

@@ -115,7 +115,7 @@ def summary_line(views: Sequence[ClaimView]) -> str:
         words = [judged.word for judged in view.judged]
         best = next((w for w in (*JUDGED, *TONES) if w in words), "no data")
         counts.setdefault(best, []).append(view.name)
-    told = {"no verdict": "no verdict yet", "no data": "not run: no data"}
+    told = {"no verdict": "no verdict yet", "no data": "not run (no data)"}
     lines = [f"{', '.join(counts[w])}: {told.get(w, w)}" for w in TONES if w in counts]
     judged = sum(len(names) for word, names in counts.items() if word in JUDGED)
     return f"{judged} of {len(views)} claims have a verdict. {'; '.join(lines)}."

@@ -37,6 +37,13 @@ function drawing(link) {
   const [, , width, height] = copy.getAttribute("viewBox").split(" ").map(Number);
   copy.setAttribute("width", `${width}pt`);
   copy.setAttribute("height", `${height}pt`);
+  const letters = document.createElementNS("http://www.w3.org/2000/svg", "defs");
+  const used = [...copy.querySelectorAll("use")].map((use) => use.getAttribute("xlink:href").slice(1));
+  for (const id of new Set(used)) {
+    const letter = document.querySelector(`#glyphs [id="${id}"]`);
+    if (letter) letters.append(letter.cloneNode(true));
+  }
+  copy.prepend(letters);
   const colours = JSON.parse(document.getElementById("light-colours").textContent);
   const text = new XMLSerializer().serializeToString(copy).replace(/var\((--[a-z0-9]+)\)/g, (_, name) => colours[name]);
   return { blob: new Blob([text], { type: "image/svg+xml" }), width, height };

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -10,12 +11,14 @@ from analysis.table import Table
 from records.plan import Plan
 from reports.claims import ClaimView, summary_line
 from reports.markup import (
+    Glyphs,
     as_json,
     data_link,
     inline,
     light_colours,
     minus,
     results_first,
+    short,
     sort_value,
 )
 from reports.sections import Section, Speed
@@ -41,12 +44,14 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    glyphs = Glyphs()
     environment.filters.update(
         as_json=as_json,
         data_link=data_link,
-        inline=inline,
+        inline=partial(inline, glyphs=glyphs),
         minus=minus,
         results_first=results_first,
+        short=short,
         sort_value=sort_value,
     )
     text = environment.get_template("page.html.j2").render(
@@ -61,13 +66,14 @@ def page(
         scripts=[_asset("charts.js"), _asset("page.js")],
         library=LIBRARY.read_text(encoding="utf-8"),
         light_colours=light_colours(),
+        glyphs=glyphs,
     )
     return text.encode()
 
 
 def without_drawings(page: bytes) -> bytes:
     """``page`` without its drawings, whose bytes depend on versions of packages."""
-    return re.sub(rb'<svg role="img".*?</svg>', b"", page, flags=re.DOTALL)
+    return re.sub(rb'<svg (?:role="img"|id="glyphs").*?</svg>', b"", page, flags=re.DOTALL)
 
 
 def _asset(name: str) -> str:

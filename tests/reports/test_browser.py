@@ -1,6 +1,7 @@
 """The page in Chromium: it works from a file, loads nothing, and does what it says."""
 
 import json
+import re
 import shutil
 from html import escape
 from pathlib import Path
@@ -14,6 +15,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 EVIL = '<img src=x onerror="document.title=1"><b>bold</b>'
+GATED = {"class": "overconv.MDConv2d", "options": {"depth": 3}}
 LAYER = {"class": "my.Layer", "options": {"arm": EVIL}}
 
 
@@ -91,16 +93,18 @@ def test_the_keyboard_reaches_and_opens_every_claim(page):
 
 
 def test_sorting_sorts_by_number_and_back(page):
-    head = page.locator(f"[id='{TABLE}'] thead th", has_text="parameters").locator("button")
-    place = page.locator(f"[id='{TABLE}'] thead th").all_inner_texts().index("parameters") + 1
-    before = column(page, TABLE, place)
-    numbers = sorted(before, key=lambda cell: int(cell.replace(",", "")))
+    head = page.locator(f"[id='{TABLE}'] thead th", has_text="difference").locator("button")
+    heads = page.locator(f"[id='{TABLE}'] thead th").all_inner_texts()
+    place = heads.index("difference, points") + 1
+    before = [cell for cell in column(page, TABLE, place) if cell != "baseline"]
+    numbers = sorted(before, key=lambda cell: float(cell.replace("\N{MINUS SIGN}", "-")))
     assert before != numbers, "it would be sorted anyway"
+    assert numbers[0][0] == numbers[1][0] == "\N{MINUS SIGN}", "signs must be understood"
     head.click()
-    assert column(page, TABLE, place) == numbers
+    assert column(page, TABLE, place) == [*numbers, "baseline"]
     assert head.locator("xpath=..").get_attribute("aria-sort") == "ascending"
     head.press("Enter")
-    assert column(page, TABLE, place) == numbers[::-1]
+    assert column(page, TABLE, place) == [*numbers[::-1], "baseline"], "what has no value is last"
 
 
 def test_the_filter_leaves_what_has_all_words(page):
@@ -112,7 +116,7 @@ def test_the_filter_leaves_what_has_all_words(page):
 
 
 def hover(page, chart, curve: str, point: int) -> str:
-    """What is shown where the mouse is on a point of the curve of that name."""
+    """What is shown of the curve of that name where the mouse is on one of its points."""
     chart.scroll_into_view_if_needed()
     plot = chart.locator(".plot")
     plot.locator(".main-svg").first.wait_for()
@@ -122,26 +126,26 @@ def hover(page, chart, curve: str, point: int) -> str:
           const {xaxis, yaxis, _size} = plot._fullLayout;
           return [_size.l + xaxis.d2p(trace.x[point]), _size.t + yaxis.d2p(trace.y[point])];
         }""",
-        [curve, point],
+        [escape(curve, quote=False), point],
     )
     box = plot.bounding_box()
     page.mouse.move(box["x"] + x - 3, box["y"] + y - 3)
     page.mouse.move(box["x"] + x, box["y"] + y)
-    label = plot.locator(".hoverlayer .hovertext")
-    label.first.wait_for()
-    return label.first.text_content()
+    label = plot.locator(".hoverlayer .hovertext", has_text=curve).first
+    label.wait_for(timeout=5000)
+    return label.text_content()
 
 
 def test_hover_shows_the_recorded_number_and_the_options(page, folder):
     store = Store(folder / "results")
-    rows = [r for r in store.records() if r.configuration["network"]["options"]["width"] == 9.625]
+    rows = [r for r in store.records() if r.configuration["arm"]["layer"] == GATED]
     mean = 100 * sum(r.metrics["test_accuracy"] for r in rows) / len(rows)
-    said = hover(page, page.locator("figure[data-chart=points]"), "wide-2", 0)
-    assert "wide-2" in said and f"{float(f'{mean:.4g}'):g} %" in said
-    assert "27,944" in said and "width 9.625" in said and "6 blocks" in said
+    said = hover(page, page.locator("figure[data-chart=points]"), "gated-3", 0)
+    assert f"{float(f'{mean:.4g}'):g} %" in said
+    assert "33,140" in said and "MDConv2d" in said and "depth 3" in said and "6 blocks" in said
     rows = [r for r in store.records() if r.configuration["arm"]["layer"] == LAYER]
     curve = 100 * sum(r.curves["validation_accuracy"][7] for r in rows) / len(rows)
-    said = hover(page, page.locator("figure[data-chart=curves]"), escape(EVIL, quote=False), 7)
+    said = hover(page, page.locator("figure[data-chart=curves]"), EVIL, 7)
     assert f"{EVIL}, epoch 8: {float(f'{curve:.4g}'):g}" in said
 
 
@@ -181,6 +185,10 @@ def test_every_link_resolves_and_figures_come_out_of_the_page(page, folder):
         content = Path(waited.value.path()).read_bytes()
         assert content.startswith(start) and b"var(--" not in content
         assert waited.value.suggested_filename.endswith(f"D1.forest.{kind}")
+        if kind == "svg":
+            used = set(re.findall(r'href="#([^"]+)"', content.decode()))
+            there = set(re.findall(r'\bid="([^"]+)"', content.decode()))
+            assert used and used <= there, "the letters must come along"
     with page.expect_download() as waited:
         page.locator("#claim-D1 a", has_text="CSV").click()
     assert Path(waited.value.path()).read_text().startswith("arm,against,verdict")

@@ -9,7 +9,7 @@ import pytest
 
 from analysis.frames import study_frames
 from records.store import Store
-from reports.markup import as_json, inline, minus
+from reports.markup import Glyphs, as_json, inline, minus
 from reports.origin import missing, setting
 from reports.render import render, without_drawings
 
@@ -134,7 +134,8 @@ def test_the_page_says_what_people_need(page):
         "Does depth inside a convolution help",
         "7 arms, 6 blocks, 42 trials",
         "preset reference",
-        "0 of 8 claims have a verdict. D1: no verdict yet; C1, C2, C3, C4, C5, C6, D2: not run",
+        "0 of 8 claims have a verdict. D1: no verdict yet; C1, C2, C3, C4, C5, C6, D2: not run "
+        "(no data).",
         "5&nbsp;% a claim",
         "D1 accuracy and cost move with the number of layers \u2026 no verdict yet depth, "
         "reference, fashion_mnist: 6 of 10 blocks (18 of 30 trials)",
@@ -157,9 +158,22 @@ def test_the_page_says_what_people_need(page):
 
 
 def test_signs_are_typographic():
-    assert [minus(c) for c in ("-0.5 to +1.2", "-1.5 to -0.2", "-", "gated-2 - wide-2", "6")] == [
-        "−0.5 to +1.2", "−1.5 to −0.2", "–", "gated-2 - wide-2", "6",
+    cells = ("-0.5 to +1.2", "a (-1.5 to -0.2)", "-", "gated-2 - wide-2", "6")
+    assert [minus(cell) for cell in cells] == [
+        "−0.5 to +1.2", "a (−1.5 to −0.2)", "–", "gated-2 - wide-2", "6",
     ]  # fmt: skip
+
+
+def test_letters_are_once_on_the_page_and_never_two_of_a_name():
+    glyphs = Glyphs()
+    letter = '<defs>\n <path id="DejaVuSans-1" d="M 1"/>\n</defs>'
+    one = f'<svg>{letter}<use xlink:href="#DejaVuSans-1"/></svg>'
+    for indent in (" ", "   "):
+        made = inline(one.replace("\n ", f"\n{indent}").encode(), "p", "x", glyphs)
+        assert made.endswith('<use xlink:href="#DejaVuSans-1"/></svg>') and "<defs>" not in made
+    assert glyphs.to_svg().count('id="DejaVuSans-1"') == 1
+    with pytest.raises(ValueError, match="DejaVuSans-1"):
+        glyphs.taken_from(one.replace("M 1", "M 2"))
 
 
 def test_ids_of_a_drawing_are_made_its_own():
