@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark.variants import randomise
+from benchmark.variants import moved_statistics, randomise
 from overconv.bench.cases import Case, by_kernels, checked
 from overconv.forms import plan_forms
 from overconv.models.mobilenet import MobileNetV2
@@ -148,14 +148,9 @@ LAYERS = (
 # Networks.
 
 
-@torch.no_grad()
 def _plain_network(network: Any, deployed: bool) -> nn.Module:
     """The network of plain convolutions, with statistics as after some training."""
-    model = network()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.1, 0.1)  # type: ignore[union-attr, operator]
-            module.running_var.uniform_(0.8, 1.2)  # type: ignore[union-attr, operator]
+    model = moved_statistics(network())
     return to_inference(model.eval()) if deployed else model
 
 

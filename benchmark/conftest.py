@@ -69,7 +69,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     for item in items:
         if "benchmark" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.skip(reason="needs pytest-benchmark"))
+            item.add_marker(
+                pytest.mark.skip(reason="times are taken by pytest-benchmark, which is not here")
+            )
 
 
 # The machine: only what stays the same between two runs, so that a difference is one.

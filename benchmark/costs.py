@@ -5,12 +5,11 @@ counter sees of a training step and of a deployed forward pass, and what neither
 """
 
 import argparse
-import inspect
+import difflib
 import json
 import sys
 import time
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ import torchvision
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from benchmark.latency.options import chosen
 from benchmark.tables import markdown
-from benchmark.variants import layers
 from overconv.costs import KINDS, Cost, Costs, count_cost
 from overconv.crosscheck import CountersDisagree, CrossCheck, cross_check
 from overconv.forms import plan_forms
@@ -35,9 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "network", nargs="?", metavar="NETWORK", help="a name of torchvision's, or timm:NAME"
     )
     parser.add_argument("--all", action="store_true", help="all classifiers of torchvision")
-    parser.add_argument("--layer", metavar="LAYER", help="put it in the place of convolutions")
     parser.add_argument(
-        "--options", default="", metavar="NAME=VALUE,...", help="options of the layer"
+        "--layer",
+        metavar="NAME[:OPTION=VALUE..]",
+        help="put it in the place of convolutions; such as MDConv2d:depth=3",
     )
     parser.add_argument(
         "--where", default="all_but_stem", help="which convolutions (default: all_but_stem)"
@@ -56,9 +56,12 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--batch must be at least 2, for batch norms, got {options.batch}")
     if options.image is not None and options.image < 1:
         raise ValueError(f"--image must be at least 1, got {options.image}")
-    layer = None if options.layer is None else chosen(options.layer, options.options)
-    if layer is None and options.options:
-        raise ValueError("--options are of a --layer, and there is none")
+    layer = None
+    if options.layer is not None:
+        found, *more = chosen(options.layer)
+        if more:
+            raise ValueError(f"--layer takes one layer, got {options.layer!r}")
+        layer = found.factory
     names = classifiers() if options.all else [options.network]
     try:
         found = [measure(n, layer, options.where, options.image, options.batch) for n in names]
@@ -80,24 +83,6 @@ def run(options: argparse.Namespace) -> int:
 def classifiers() -> list[str]:
     """Names of torchvision's classifiers of images."""
     return torchvision.models.list_models(torchvision.models)
-
-
-def chosen(name: str, options: str) -> Any:
-    """A layer of the library with options of its own, written NAME=VALUE,NAME=VALUE."""
-    layer = {layer.__name__: layer for layer in layers()}.get(name)
-    if layer is None:
-        raise ValueError(f"no layer of this library is called {name!r}")
-    known = inspect.signature(layer).parameters
-    parsed = {}
-    for option in filter(None, options.split(",")):
-        key, sign, value = option.partition("=")
-        if not sign or key not in known or known[key].kind is not inspect.Parameter.KEYWORD_ONLY:
-            raise ValueError(f"{name} has no option {option!r} of the form NAME=VALUE")
-        try:
-            parsed[key] = json.loads(value.lower() if value in ("True", "False") else value)
-        except json.JSONDecodeError:
-            parsed[key] = value
-    return partial(layer, **parsed)
 
 
 # Building.
@@ -126,12 +111,16 @@ def build(name: str) -> tuple[nn.Module, int]:
         warnings.simplefilter("ignore")  # of initialising what has no values
         if library == "timm":
             if not timm.is_model(rest):
-                raise ValueError(f"timm has no network {rest!r}")
-            model = timm.create_model(rest, pretrained=False)
-            size = model.default_cfg["input_size"]  # type: ignore[index, union-attr]
-            return model.to("meta"), size[-1]
+                near = difflib.get_close_matches(rest, timm.list_models(), 5, 0.0)
+                raise ValueError(f"timm has no network {rest!r}; near are {', '.join(near)}")
+            model: Any = timm.create_model(rest, pretrained=False)
+            return model.to("meta"), model.default_cfg["input_size"][-1]
         if rest not in classifiers():
-            raise ValueError(f"torchvision has no classifier {rest!r}")
+            near = difflib.get_close_matches(rest, classifiers(), 5, 0.0)
+            raise ValueError(
+                f"torchvision has no classifier {rest!r}; near are {', '.join(near)}, and timm:NAME"
+                " is one of timm's"
+            )
         model = torchvision.models.get_model(rest, weights=None)
         return model.to("meta"), 299 if rest == "inception_v3" else 224
 

@@ -13,7 +13,7 @@ import torchvision
 from torch import nn
 
 from benchmark.tables import markdown, record
-from benchmark.variants import layers
+from benchmark.variants import layers, moved_statistics
 from overconv.forms import plan_forms
 from overconv.operators.base import FoldingConv2d, OverConv2d
 from overconv.operators.condconv import CondConv2d
@@ -55,8 +55,7 @@ def measure(*, seconds: float = 30.0, image: int = 224, batch: int = 1) -> dict[
     """Time each network against the plain one, one thread, ``seconds`` for each few of them."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = torchvision.models.mobilenet_v2().eval()
-    _leave_the_start(model)
+    model = moved_statistics(torchvision.models.mobilenet_v2().eval())
     x = torch.randn(batch, 3, image, image)
     plain = to_inference(model)
     rows, chosen = [], DYNAMIC | folding_layers()
@@ -99,15 +98,6 @@ def measure(*, seconds: float = 30.0, image: int = 224, batch: int = 1) -> dict[
         batch=batch,
         parameters_plain=sum(p.numel() for p in plain.parameters()),
     )
-
-
-@torch.no_grad()
-def _leave_the_start(model: nn.Module) -> None:
-    """Statistics as after some training, so that folding has something to fold."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.1, 0.1)  # type: ignore[union-attr, operator]
-            module.running_var.uniform_(0.8, 1.2)  # type: ignore[union-attr, operator]
 
 
 def _deployed(model: nn.Module, layer: Any, where: str, x: torch.Tensor) -> tuple[nn.Module, int]:

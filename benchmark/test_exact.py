@@ -27,4 +27,4 @@ def test_no_committed_case_is_gone() -> None:
 def test_what_follows_torch_is_committed_for_this_version() -> None:
     left_out = not_compared(load(FIGURES))
     if left_out is not None:
-        pytest.skip(left_out)
+        pytest.skip(left_out)  # said aloud, since under another torch these figures differ

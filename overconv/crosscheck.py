@@ -180,7 +180,8 @@ def _run(model: nn.Module, images: Tensor, backward: bool, unknown: str) -> tupl
             output = model(images)
             if backward:
                 # several heads, as in GoogLeNet in train(), count together
-                sum(y.square().mean() for y in _outputs(output)).backward()  # type: ignore[union-attr]
+                loss: Any = sum(y.square().mean() for y in _outputs(output))
+                loss.backward()
 
     with torch.random.fork_rng(devices=[]):
         counts = count(call, model)

@@ -6,6 +6,7 @@ samples is what the machine does when it is left alone. So figures are ratios of
 """
 
 import random
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,10 +14,8 @@ from functools import partial
 
 import torch
 
-try:
+if sys.platform != "win32":  # which has no such module
     import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 # A call that takes no time by the clock is not called more often than this in one sample.
 _MOST_CALLS = 2**20
@@ -133,6 +132,6 @@ def _nothing() -> None:
 
 
 def _switches() -> int:
-    if resource is None or not hasattr(resource, "RUSAGE_THREAD"):
+    if sys.platform == "win32" or not hasattr(resource, "RUSAGE_THREAD"):
         return 0
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw

@@ -149,7 +149,7 @@ class GateItem(pytest.Item):
 
     def judge(self, report: Report, names: list[str]) -> None:
         """Raise a Complaint unless the report is what this item asks for."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no judge()")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, Complaint):
@@ -170,7 +170,7 @@ class CalibrationItem(GateItem):
         if found is None and report.cannot is not None:
             raise Complaint(f"cannot judge: {report.cannot}")
         if found is None:
-            pytest.skip("nothing had to be timed")
+            pytest.skip("nothing had to be timed, so the machine was not tested")
 
 
 class CaseItem(GateItem):

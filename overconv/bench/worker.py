@@ -253,7 +253,7 @@ def answered(bench: Bench, command: dict[str, Any]) -> dict[str, Any]:
     kinds = {"WrongOutput": "output", "WrongRevision": "revision"}
     try:
         return getattr(bench, command.pop("do"))(**command)
-    except Exception as error:
+    except Exception as error:  # whatever the code under test raises is an answer
         kind = kinds.get(type(error).__name__, "raised")
         return {"error": sentence(error, kind), "kind": kind}
 

@@ -103,6 +103,7 @@ class OverConv2d(nn.Module):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "to_inference" in vars(cls):  # here, since what it creates anew would train
+            # mypy allows no method to be replaced
             cls.to_inference = _as_frozen(cls.to_inference)  # type: ignore[assignment, method-assign]
 
     def __init__(

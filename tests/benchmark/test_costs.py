@@ -43,7 +43,7 @@ def test_a_network_is_counted_without_weights(capsys, tmp_path):
 
 
 def test_a_layer_is_put_in(capsys, tmp_path):
-    where = ["--layer", "MDConv2d", "--options", "depth=3,middle_norm=False,squash=softmax"]
+    where = ["--layer", "MDConv2d:depth=3:middle_norm=False:squash=softmax"]
     file = tmp_path / "x.json"
     assert command("mobilenet_v2", *where, "--where", "pointwise", "--json", str(file)) == 0
     (found,) = json.loads(file.read_text())
@@ -100,11 +100,11 @@ def test_all_of_torchvision_comes_out_with_a_figure():
         (["hub:resnet18"], "networks are of torchvision or timm, got 'hub:resnet18'"),
         (["resnet18", "--batch", "1"], "--batch must be at least 2"),
         (["resnet18", "--image", "0"], "--image must be at least 1, got 0"),
-        (["resnet18", "--layer", "Conv9d"], "no layer of this library is called 'Conv9d'"),
-        (["resnet18", "--layer", "MDConv2d", "--options", "deep=3"], "no option 'deep=3'"),
-        (["resnet18", "--layer", "MDConv2d", "--options", "depth"], "no option 'depth'"),
-        (["resnet18", "--layer", "MDConv2d", "--options", "groups=2"], "no option 'groups=2'"),
-        (["resnet18", "--options", "depth=3"], "--options are of a --layer"),
+        (["resnet18", "--layer", "Conv9d"], "no layer 'Conv9d'; there are: ACConv2d, "),
+        (["resnet18", "--layer", "MDConv2d:deep=3"], "no option 'deep=3'"),
+        (["resnet18", "--layer", "MDConv2d:depth"], "no option 'depth'"),
+        (["resnet18", "--layer", "MDConv2d:groups=2"], "no option 'groups=2'"),
+        (["resnet18", "--layer", "SEConv2d,MDConv2d"], "--layer takes one layer, got 'SEConv2d,MD"),
     ],
 )
 def test_what_it_refuses(arguments, message):
