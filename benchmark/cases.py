@@ -154,13 +154,13 @@ def _plain_network(network: Any, deployed: bool) -> nn.Module:
     return to_inference(model.eval()) if deployed else model
 
 
-def _network(network: Any, layer: Any, where: str, shape: tuple[int, ...]) -> nn.Module:
+def _network(network: Any, layer: Any, where: str) -> nn.Module:
     """The plain network with ``layer`` in it, computing the same."""
     return replace_convs(_plain_network(network, False), layer, where, preserve=True)
 
 
 def _planned(network: Any, layer: Any, where: str, shape: tuple[int, ...]) -> nn.Module:
-    model = _network(network, layer, where, shape).eval()
+    model = _network(network, layer, where).eval()
     return plan_forms(to_inference(model), torch.zeros(shape))
 
 
@@ -184,7 +184,8 @@ def _model(
     step: str = "inference",
 ) -> Case:
     deployed = step == "inference"
-    build = partial(_planned if deployed else _network, network, layer, where, shape)
+    arms = network, layer, where
+    build = partial(_planned, *arms, shape) if deployed else partial(_network, *arms)
     plain = partial(_plain_network, network, deployed)
     return Case(name, build, shape, plain, step, partial(_as_plain, network))
 

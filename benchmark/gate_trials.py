@@ -90,11 +90,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def measure(
-    numbers: dict[str, int] | None = None, *, load: str = "training", seed: int = 0
-) -> dict[str, Any]:
+def measure(numbers: dict[str, int], *, load: str = "training", seed: int = 0) -> dict[str, Any]:
     """Run so many gates with each change planted, in random order, beside a load."""
-    numbers = numbers or {"none": 100, "+5 %": 20, "+10 %": 40}
     trials = [change for change, number in numbers.items() for _ in range(number)]
     random.Random(seed).shuffle(trials)
     rows: list[dict[str, Any]] = []

@@ -17,6 +17,7 @@ from benchmark.latency import runs, table
 from benchmark.latency.options import Choice, chosen
 from benchmark.latency.runs import Built
 from benchmark.latency.situations import Situation
+from benchmark.variants import moved_statistics
 from overconv.models.mobilenet import MobileNetV2
 from overconv.models.resnet import ResNet
 from overconv.selection import WHERES
@@ -92,19 +93,10 @@ def network(name: str) -> nn.Module:
                 f"no network {name!r}; allowed: {', '.join(OWN)}, those of"
                 " torchvision.models.list_models() and of timm.list_models()"
             )
-        _leave_the_start(model)
+        for module in moved_statistics(model).modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
     return model
-
-
-@torch.no_grad()
-def _leave_the_start(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.8, 1.2)
-        elif isinstance(module, nn.Dropout):
-            module.p = 0.0
 
 
 def _measured(

@@ -18,9 +18,13 @@ FOLDER = Path(__file__).parent / "tables"
 
 def record(command: str, rows: Sequence[dict[str, Any]], **more: Any) -> dict[str, Any]:
     """What is stored of a measurement: its rows, the command that gives them, and the machine."""
-    machine = {name: value for name, value in facts().items() if name != "host"}
-    environment = {"torch": torch.__version__, "threads": torch.get_num_threads(), **machine}
+    environment = {"torch": torch.__version__, "threads": torch.get_num_threads(), **machine()}
     return {"command": command, **more, "environment": environment, "rows": list(rows)}
+
+
+def machine() -> dict[str, Any]:
+    """Facts of this one, but for its name: what is stored may be published."""
+    return {name: value for name, value in facts().items() if name != "host"}
 
 
 def save(name: str, found: dict[str, Any], text: str, folder: Path = FOLDER) -> Path:

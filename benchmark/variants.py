@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from overconv.operators.base import OverConv2d
+from overconv.operators.base import OverConv2d, own_options
 from overconv.operators.branches import BranchedConv2d
 
 Layer = type[OverConv2d]
@@ -188,12 +188,6 @@ def _is_complete(layer: Layer) -> bool:
     return all(optional)
 
 
-def options(layer: Layer) -> dict[str, Any]:
-    """The layer's own options, keyword-only, each with its default."""
-    parameters = inspect.signature(layer).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
 def allowed(layer: Layer, option: str) -> list[str]:
     """The strings that an option may be, in the words of the layer's own error."""
     build: Any = layer
@@ -233,7 +227,7 @@ def _candidates() -> tuple[Variant, ...]:
 
 def _variants(layer: Layer) -> Iterator[Variant]:
     yield Variant(layer)
-    defaults = options(layer)
+    defaults = own_options(layer)
     changed: list[dict[str, Any]] = []
     for option, default in defaults.items():
         if isinstance(default, bool):

@@ -8,6 +8,7 @@ each value were a product of two; pooling and additions, which are not, make tha
 """
 
 import math
+from dataclasses import astuple
 from typing import Any
 
 from torch import Tensor
@@ -26,9 +27,7 @@ from overconv.operators.se import SEConv2d
 
 def scaled(macs: Macs, factor: int) -> Macs:
     """So many times each kind."""
-    return Macs(
-        *(factor * n for n in (macs.gate, macs.compose, macs.convolution, macs.other, macs.shared))
-    )
+    return Macs(*(factor * n for n in astuple(macs)))
 
 
 def layer_backward(layer: Any, image: tuple[int, int], input_gradient: bool = True) -> Macs:

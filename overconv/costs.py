@@ -6,14 +6,14 @@ say is held against what real runs dispatch by :mod:`overconv.crosscheck`.
 
 import math
 from collections.abc import Mapping
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from overconv.backward import convolution_backward, layer_backward
+from overconv.counters import emptied
 from overconv.forms import plan_forms
 from overconv.operators.base import Macs
 from overconv.surgery import to_inference
@@ -93,7 +93,7 @@ class Cost:
         return "\n".join(lines)
 
 
-KINDS = ("gate", "compose", "convolution", "other", "shared")
+KINDS = tuple(kind.name for kind in fields(Macs))
 
 
 def _numbers(macs: Macs) -> list[str]:
@@ -166,9 +166,8 @@ def count_costs(model: nn.Module, example_input: Tensor, *, unknown: str = "refu
         >>> costs.training.macs_backward.convolution  # the image needs no gradient
         221184
     """
-    if unknown not in _UNKNOWN:
-        raise ValueError(f"unknown must be one of {_UNKNOWN}, got {unknown!r}")
-    training, deployed = _without_values(model).train(), to_inference(_without_values(model))
+    training, deployed = (emptied(model, "meta") for _ in range(2))
+    training, deployed = training.train(), to_inference(deployed)
     for network in (training, deployed):
         charged(network, unknown)  # what cannot be counted is told before anything runs
     deployed = plan_forms(deployed, _images(example_input)[:1].detach())
@@ -186,10 +185,8 @@ def count_cost(
     Args:
         backward: Whether the backward pass is charged too.
     """
-    if unknown not in _UNKNOWN:
-        raise ValueError(f"unknown must be one of {_UNKNOWN}, got {unknown!r}")
     with torch.set_grad_enabled(backward):
-        return _count(_without_values(model), _images(example_input), unknown, backward)
+        return _count(emptied(model, "meta"), _images(example_input), unknown, backward)
 
 
 def _images(example_input: Tensor) -> Tensor:
@@ -197,16 +194,6 @@ def _images(example_input: Tensor) -> Tensor:
     shape = (_BATCH, *example_input.shape[1:])
     images = torch.empty(shape, dtype=example_input.dtype, device="meta")
     return images.requires_grad_(example_input.requires_grad)
-
-
-def _without_values(model: nn.Module) -> nn.Module:
-    """A copy whose tensors have no storage; parameters that are shared stay so."""
-    substitutes: dict[int, Any] = {
-        id(parameter): nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
-        for parameter in model.parameters()
-    }
-    substitutes |= {id(buffer): buffer.to("meta") for buffer in model.buffers()}
-    return deepcopy(model, substitutes)
 
 
 class Charges:
@@ -277,8 +264,10 @@ def charged(model: nn.Module, unknown: str) -> tuple[dict[str, nn.Module], dict[
     """The modules that are charged by name, and what owns parameters and is not.
 
     Raises:
-        ValueError: There is such, and ``unknown`` is ``"refuse"``.
+        ValueError: There is such, and ``unknown`` is ``"refuse"``; or it is unknown itself.
     """
+    if unknown not in _UNKNOWN:
+        raise ValueError(f"unknown must be one of {_UNKNOWN}, got {unknown!r}")
     counted: dict[str, nn.Module] = {}
     uncounted: dict[str, str] = {}
     inside: set[nn.Module] = set()

@@ -17,9 +17,6 @@ import torch
 if sys.platform != "win32":  # which has no such module
     import resource
 
-# A call that takes no time by the clock is not called more often than this in one sample.
-_MOST_CALLS = 2**20
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -55,28 +52,6 @@ def sample(call: Callable[[], object], calls: int, device: torch.device | str = 
     return Sample(wall / calls, cpu / calls, _switches() - switches)
 
 
-def calibrated_calls(
-    call: Callable[[], object], device: torch.device | str = "cpu", target: float = 3e-3
-) -> int:
-    """How many calls take about ``target`` seconds, at least one; from the fastest of some.
-
-    Samples of 2 to 6 ms are much longer than a reading of the clock, and shorter than what a
-    scheduler gives a process at once, so that many of them are not disturbed.
-
-    Raises:
-        ValueError: ``target`` is not above 0.
-    """
-    if not target > 0:
-        raise ValueError(f"target must be above 0 seconds, got {target}")
-    calls = 1
-    best = sample(call, calls, device).wall
-    while best * calls < target / 4 and calls < _MOST_CALLS:
-        calls *= 2
-        best = min(best, sample(call, calls, device).wall)
-    best = min(best, *(sample(call, calls, device).wall for _ in range(2)))
-    return max(1, round(target / best)) if best > 0 else calls
-
-
 def interleaved(
     alternatives: Mapping[str, Callable[[], object]],
     *,
@@ -101,19 +76,12 @@ def interleaved(
     """
     if rounds < 1 or calls < 1:
         raise ValueError(f"rounds and calls must be at least 1, got {rounds} and {calls}")
-    synchronise = _synchroniser(device)
     order = random.Random(0)
     samples: dict[str, list[float]] = {name: [] for name in alternatives}
     deadline = None if seconds is None else time.perf_counter() + seconds
     for round_ in range(warmup + rounds):
         for name in order.sample(list(alternatives), len(alternatives)):
-            call = alternatives[name]
-            synchronise()
-            start = time.perf_counter()
-            for _ in range(calls):
-                call()
-            synchronise()
-            passed = (time.perf_counter() - start) / calls
+            passed = sample(alternatives[name], calls, device).wall
             if round_ >= warmup:
                 samples[name].append(passed)
         if deadline is not None and round_ >= warmup + 4 and time.perf_counter() > deadline:

@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "overconv.costs": {
         "torch",
         "overconv.backward",
+        "overconv.counters",
         "overconv.forms",
         "overconv.operators",
         "overconv.surgery",

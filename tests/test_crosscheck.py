@@ -413,3 +413,8 @@ def test_the_logger_of_fvcore_is_left_as_it_was():
     before = logger.level
     overconv.fvcounter.count_by_fvcore(nn.Linear(3, 2), torch.zeros(1, 3))
     assert logger.level == before
+
+
+def test_an_unknown_way_with_the_unknown_is_refused():
+    with pytest.raises(ValueError, match=r"unknown must be one of .*, got 'ignore'"):
+        cross_check(nn.Conv2d(3, 4, 1), torch.zeros(2, 3, 5, 5), unknown="ignore")

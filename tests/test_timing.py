@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from overconv import timing
-from overconv.timing import calibrated_calls, interleaved, sample
+from overconv.timing import interleaved, sample
 
 
 class Clock:
@@ -45,32 +45,9 @@ def test_this_thread_is_what_is_counted():
     assert found.wall >= 0 and found.cpu >= 0 and found.switches >= 0
 
 
-@pytest.mark.parametrize(
-    ("seconds", "calls"), [(1e-6, 3000), (4e-4, 8), (1.9e-3, 2), (2.9e-3, 1), (0.5, 1)]
-)
-def test_calls_are_calibrated_to_the_target(clock, seconds, calls):
-    assert calibrated_calls(lambda: clock.spend(seconds)) == pytest.approx(calls, abs=1)
-    number = calibrated_calls(lambda: clock.spend(1.3 * seconds))
-    assert number == 1 or 2e-3 <= number * 1.3 * seconds <= 6e-3
-    assert calibrated_calls(lambda: clock.spend(1e-3), target=20e-3) == 20
-
-
-def test_an_interruption_does_not_make_samples_short(clock):
-    """The fastest of the trials counts: the slow one would give a call a sample of its own."""
-    script = iter([(1e-3, 1.0)])
-    assert calibrated_calls(lambda: clock.spend(*next(script, (1e-3, 0.0)))) == 3
-
-
-def test_a_clock_that_stands_still_is_no_endless_loop(clock, monkeypatch):
-    monkeypatch.setattr(timing, "_MOST_CALLS", 64)
-    assert calibrated_calls(lambda: None) == 64
-
-
 def test_what_cannot_be_timed_is_refused():
     with pytest.raises(ValueError, match="calls must be at least 1, got 0"):
         sample(lambda: None, 0)
-    with pytest.raises(ValueError, match="target must be above 0 seconds, got 0"):
-        calibrated_calls(lambda: None, target=0)
     with pytest.raises(ValueError, match="rounds and calls must be at least 1, got 0 and 1"):
         interleaved({"a": lambda: None}, rounds=0)
     with pytest.raises(ValueError, match="rounds and calls must be at least 1, got 1 and 0"):

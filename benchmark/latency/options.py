@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from benchmark.latency.situations import DTYPES, FORMATS, MODES, PASSES, STATES, Situation
-from benchmark.variants import Layer, layers, options
+from benchmark.variants import Layer, layers
+from overconv.operators.base import own_options
 from records.canonical import plain
 
 PLAIN = "Conv2d"
@@ -53,7 +54,7 @@ class Choice:
             return None
         return {
             "class": f"overconv.{self.layer.__name__}",
-            "options": plain(options(self.layer) | dict(self.options)),
+            "options": plain(own_options(self.layer) | dict(self.options)),
         }
 
 
@@ -75,8 +76,8 @@ def chosen(text: str) -> list[Choice]:
         given = {}
         for setting in settings:
             key, equals, value = setting.partition("=")
-            if not equals or key not in options(known[name]):
-                own = ", ".join(options(known[name])) or "none"
+            if not equals or key not in own_options(known[name]):
+                own = ", ".join(own_options(known[name])) or "none"
                 raise ValueError(f"{name} has no option {setting!r}; it has, as name=value: {own}")
             given[key] = _value(value)
         found.append(Choice(known[name], given))
@@ -98,7 +99,12 @@ def listed(text: str) -> list[str]:
 
 
 def sizes(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; allowed: whole numbers from 1, with commas between them"
+        ) from None
 
 
 def add_arguments(parser: argparse.ArgumentParser, state: str, seconds: float) -> None:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from benchmark.latency.options import AT_ONCE
 from benchmark.latency.situations import Situation, alternative, in_state
+from benchmark.tables import machine
 from overconv.bench.devices import CudaDevice, Device, find_device, fingerprint, fingerprint_key
 from overconv.bench.latency import Alternative, Measured, measure
-from overconv.costs import count_costs
+from overconv.costs import count_cost
 from overconv.counters import count
 from overconv.operators.base import OverConv2d
-from overconv.training.environment import facts
 from records.benchmark import Measurement
 
 
@@ -129,8 +129,7 @@ def _check_form(each: Built, made: nn.Module, situation: Situation) -> None:
 
 def costs_of(module: nn.Module, x: Tensor) -> dict[str, Any]:
     """Parameters, and multiply-accumulates of one image, by formula and in the form it has."""
-    # Counted as a network in training is: as it stands, nothing folded, no form chosen.
-    cost = count_costs(module, x).training
+    cost = count_cost(module, x, backward=False)
     macs = cost.macs.per_image(x.shape[0])
     return {"parameters": cost.parameters, "macs": int(macs) if macs == int(macs) else macs}
 
@@ -199,13 +198,8 @@ def _measurement(
         reference=_rows(found, found.reference),
         run=run,
         graph=graph,
-        environment=_environment() | {"before": found.before, "after": found.after},
+        environment=machine() | {"before": found.before, "after": found.after},
     )
-
-
-def _environment() -> dict[str, Any]:
-    """All but the name of the host: a log may be published."""
-    return {name: value for name, value in facts().items() if name != "host"}
 
 
 def _rows(found: Measured, name: str) -> list[tuple[float, float, int]]:
@@ -241,5 +235,5 @@ def _without_memory(
         reference=[],
         run={},
         graph=None,
-        environment=_environment(),
+        environment=machine(),
     )

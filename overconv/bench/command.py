@@ -1,7 +1,6 @@
 """The gate's command line, shared by ``python -m overconv.bench`` and the project's own."""
 
 import argparse
-import json
 from pathlib import Path
 
 from overconv.bench.gate import run as run_gate
@@ -91,11 +90,7 @@ def run(options: argparse.Namespace, command: str | None = None) -> int:
         command=command,
         say=_say,
     )
-    if options.json is not None:
-        text = json.dumps(report.as_dict(), indent=1, allow_nan=False)
-        options.json.write_text(text + "\n", encoding="utf-8")
-    if options.markdown is not None:
-        options.markdown.write_text(report.markdown(), encoding="utf-8")
+    report.write(options.json, options.markdown)
     _say(report.text())
     return report.exit_status
 

@@ -74,7 +74,10 @@ class Device(Protocol):
 
 
 class CpuDevice:
-    """A CPU, timed by its clock; samples last 2 to 6 ms (see :mod:`overconv.timing`)."""
+    """A CPU, timed by its clock; samples last 2 to 6 ms.
+
+    That is longer than a reading of the clock, and shorter than a slice of the scheduler.
+    """
 
     name = "cpu"
     rounds = 1

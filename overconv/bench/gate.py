@@ -8,7 +8,7 @@ recorded on a machine of the same fingerprint.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,9 +96,8 @@ def run(
                 gate.timed()
         except CannotJudge as error:
             gate.cannot = str(error)
-    if command is None:
-        command = f"python -m overconv.bench gate --cases {gate.shown_file}"
-    return gate.report(timing, f"{command} --accept", time.monotonic() - started)
+    accept = golden.accept_command(gate.shown_file) if command is None else f"{command} --accept"
+    return gate.report(timing, accept, time.monotonic() - started)
 
 
 class _Gate:
@@ -182,12 +181,9 @@ class _Gate:
                 f"there are no committed exact figures, {path.name} is missing beside"
                 f" {self.shown_file}: make it with --accept and commit it"
             )
-        committed = golden.load(path)
+        committed: Mapping[str, golden.Figures] = golden.load(path)
         if self.names is not None:
-            committed = {
-                version: {case: own[case] for case in own if case in self.asked}
-                for version, own in committed.items()
-            }
+            committed = golden.only(committed, self.asked)
         found, failed = counted(worker, self.asked)
         version = worker.description["torch"]
         differences = golden.compare(found, committed, version)

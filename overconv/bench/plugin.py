@@ -5,7 +5,6 @@ that runs has the whole gate run, and each item then says what that found. A ver
 be reached is a failure with words of its own: ``cannot judge`` is not ``regression``.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,11 +103,8 @@ class Gate:
 
     def _write(self, report: Report) -> None:
         where = self.config.invocation_params.dir
-        if (path := self.config.getoption("gate_json")) is not None:
-            text = json.dumps(report.as_dict(), indent=1, allow_nan=False)
-            (where / path).write_text(text + "\n", encoding="utf-8")
-        if (path := self.config.getoption("gate_markdown")) is not None:
-            (where / path).write_text(report.markdown().rstrip("\n") + "\n", encoding="utf-8")
+        given = (self.config.getoption(f"gate_{kind}") for kind in ("json", "markdown"))
+        report.write(*(None if path is None else where / path for path in given))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if isinstance(self._found, Report):

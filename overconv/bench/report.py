@@ -1,8 +1,10 @@
 """What a gate found: a verdict for each case, and all of it as JSON, Markdown and plain text."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from overconv.bench.statistics import Ratio
@@ -166,6 +168,14 @@ class Report:
             "seconds": self.seconds,
             "machine": dict(self.machine),
         }
+
+    def write(self, json_file: Path | None, markdown_file: Path | None) -> None:
+        """Into files, those that are given."""
+        if json_file is not None:
+            text = json.dumps(self.as_dict(), indent=1, allow_nan=False)
+            json_file.write_text(text + "\n", encoding="utf-8")
+        if markdown_file is not None:
+            markdown_file.write_text(self.markdown(), encoding="utf-8")
 
     def markdown(self) -> str:
         """For a pull request: the verdict, what failed, and a table of all."""

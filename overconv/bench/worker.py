@@ -191,7 +191,6 @@ class Bench:
         packages = sorted({name.partition(".")[0] for name in loaded})
         return {
             "cases": cases,
-            "modules": len(loaded),
             "packages": packages,
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),

@@ -4,7 +4,6 @@ from functools import partial
 import pytest
 
 from overconv.bench.judging import (
-    CASE_SECONDS,
     GROUP,
     LOOKS,
     RETAKES,
@@ -21,8 +20,10 @@ LEVEL = bound_level(25)
 
 
 def judged(scripted, true, seed, *, spread=0.01, limit=1.05, **more):
-    sides = scripted("head", {"a": true * 2e-4}, seed=seed, spread=spread), None
-    sides = sides[0], scripted("base", {"a": 2e-4}, seed=seed, spread=spread)
+    sides = [
+        scripted("head", {"a": true * 2e-4}, seed=seed, spread=spread),
+        scripted("base", {"a": 2e-4}, seed=seed, spread=spread),
+    ]
     for side in sides:
         side.prepare("case", "a")
     takes = (partial(side.sample, "case") for side in sides)
@@ -42,7 +43,6 @@ def test_equal_work_passes_and_ten_per_cent_more_fails(scripted, true, outcome):
 
 def test_five_per_cent_is_told_from_none_but_falls_on_either_side(scripted):
     found = [judged(scripted, 1.05, seed) for seed in range(50)]
-    assert {j.outcome for j in found} <= {"pass", "fail", "unclear"}
     assert all(1.03 < j.wall.estimate < 1.07 for j in found)
 
 
@@ -143,7 +143,7 @@ def test_a_case_that_takes_too_long_is_left():
 
     found = judge(slow, slow, (1, 1), limit=1.05, level=LEVEL, order=random.Random(0))
     assert found.outcome == "unclear"
-    assert found.groups == LOOKS[0] and 2 * CASE_SECONDS > 2 * GROUP
+    assert found.groups == LOOKS[0]
 
 
 @pytest.mark.parametrize("cases", [1, 25])

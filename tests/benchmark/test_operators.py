@@ -20,6 +20,7 @@ from benchmark.variants import layers
 from overconv.bench.cases import WrongOutput
 from overconv.bench.devices import CpuDevice, CudaDevice, Window
 from overconv.bench.latency import Throttled
+from overconv.operators.dcd import DCDConv2d
 from overconv.operators.mdconv import MDConv2d
 from overconv.timing import Sample
 from records.benchmark import read
@@ -433,3 +434,11 @@ def test_the_committed_log_shows_where_the_forms_cross():
     frame = benchmark_frame(read(FOLDER.parents[1] / "reports" / "data" / "benchmark.jsonl"))
     figures = [cost_by_image(part) for part in comparable(frame)]
     assert all("MDConv2d form=compact cross at a side of" in f.caption for f in figures)
+
+
+def test_costs_are_those_of_the_layer_as_it_stands():
+    """In training this form would be refused, and a norm in the middle would be charged."""
+    layer, x = DCDConv2d(4, 4, 3, on="weights").eval(), torch.zeros(2, 4, 7, 7)
+    found = runs.costs_of(layer, x)
+    assert found["macs"] == layer.macs((7, 7)).per_image(2)
+    assert found["parameters"] == sum(parameter.numel() for parameter in layer.parameters())

@@ -19,9 +19,9 @@ import overconv
 import overconv.operators
 from benchmark.checks import Network, modes, run
 from benchmark.traits import looks_at_the_batch
-from benchmark.variants import EXTRAS, Variant, classes, layers, options, refused, variants
+from benchmark.variants import EXTRAS, Variant, classes, layers, refused, variants
 from overconv.gates import Squash
-from overconv.operators.base import Macs, OverConv2d
+from overconv.operators.base import Macs, OverConv2d, own_options
 from overconv.surgery import to_inference
 
 every_layer = pytest.mark.parametrize("layer", layers(), ids=lambda layer: layer.__name__)
@@ -57,7 +57,7 @@ def test_every_option_is_changed_in_some_variant(layer):
 
     Changed from the default, and where that is computed, from what it is computed to.
     """
-    changed, defaults = set(), options(layer)
+    changed, defaults = set(), own_options(layer)
     for variant in variants():
         if variant.layer is layer:
             ordinary = layer(**variant.arguments())
@@ -112,7 +112,7 @@ def test_it_refuses_a_geometry_in_words(layer, arguments, message):
 @every_layer
 def test_it_refuses_an_option_in_words(layer):
     """Of strings ``benchmark.variants.allowed`` asks the same; no number of its own may be 0."""
-    for option, default in options(layer).items():
+    for option, default in own_options(layer).items():
         if isinstance(default, bool | str) or not isinstance(default, int | float | None):
             continue
         with pytest.raises(ValueError, match=option):
@@ -389,7 +389,7 @@ def test_its_repr_shows_the_options_that_differ(variant):
     """Attributes by name, but for a temperature: that is a buffer, since schedules move it."""
     layer = variant.layer(**variant.arguments(), **variant.options)
     text = layer.extra_repr()
-    for name, default in options(variant.layer).items():
+    for name, default in own_options(variant.layer).items():
         value = variant.options.get(name, default)
         if name == "temperature":
             found = [m.temperature for m in layer.modules() if isinstance(m, Squash)]
