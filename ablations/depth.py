@@ -4,7 +4,8 @@ Varied     number of linear layers, 1 to 4, with per-sample gates between them a
 Held       network, data, recipe, blocks; every arm starts from the same function
 Control    the ungated chains (depth without dynamics), and the plain network widened to the
            training parameters of `gated-2` and of `gated-4` (parameters without depth)
-Claim      D1, an ordering: accuracy and cost against the number of layers, gated and not
+Claims     D1, an ordering: accuracy and cost against the number of layers, gated and not;
+           D3, what the question asks: gated chains against a wider network of their parameters
 Run        python -m ablations run depth --preset reference
 """
 
@@ -53,6 +54,14 @@ STUDY = Study(
                 for kind, low in (("gated", "gated-1"), ("linear", "plain"))
                 for shallow, deep in zip(DEPTHS, DEPTHS[1:], strict=False)
             ],
+            margin=0.003,
+        ),
+        Claim(
+            name="D3",
+            wording="depth buys more than the parameters that it brings",
+            direction="greater",
+            combine="parts",
+            contrasts=[Contrast(arm=f"gated-{d}", against=f"wide-{d}") for d in (2, 4)],
             margin=0.003,
         ),
     ),

@@ -4,8 +4,10 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from ablations.study import Study
 
@@ -36,15 +38,18 @@ def path_of(study: str) -> Path:
 
 
 def load(study: str) -> Study:
-    """The value ``STUDY`` of a study's file.
+    """The value ``STUDY`` of a study's file, which may import the modules beside it.
 
     Raises:
         ValueError: There is no such file, it does not run, or assigns no :class:`Study`.
     """
     path = path_of(study)
-    name = f"ablations.{path.stem}" if path.resolve().parent == HERE else path.stem
+    ours = path.resolve().parent == HERE
     try:
-        module = importlib.import_module(name) if "." in name else _import_file(path, name)
+        if ours:
+            module = importlib.import_module(f"ablations.{path.stem}")
+        else:
+            module = _import_file(path, module_name(path))
     except Exception as error:
         raise ValueError(f"{path} does not run: {type(error).__name__}: {error}") from error
     found = getattr(module, "STUDY", None)
@@ -58,7 +63,20 @@ def file_hash(study: str) -> str:
     return hashlib.sha256(path_of(study).read_bytes()).hexdigest()
 
 
-def _import_file(path: Path, name: str):
+def module_name(path: Path) -> str:
+    """The name of a study's file as a module: it stands in identities, so it must be importable.
+
+    >>> module_name(Path("my-study.v2.py"))
+    'my_study_v2'
+    """
+    name = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
+    return f"_{name}" if name[:1].isdigit() else name
+
+
+def _import_file(path: Path, name: str) -> ModuleType:
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:  # at the end: what is installed is not replaced by a namesake
+        sys.path.append(folder)
     loaded = sys.modules.get(name)
     if loaded is not None and _is_file(getattr(loaded, "__file__", None), path):
         return loaded

@@ -179,9 +179,14 @@ def _is_installed(target: Any) -> bool:
 
 
 def _places() -> set[Path]:
-    """Where packages are installed."""
+    """Where packages are installed: here, by the system, for the user, or in another environment.
+
+    The same package, wherever it lies, gives the same identities.
+    """
     paths = sysconfig.get_paths()
-    return {Path(paths[key]).resolve() for key in ("purelib", "platlib", "stdlib")}
+    found = [paths[key] for key in ("purelib", "platlib", "stdlib")]
+    found += [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    return {Path(path).resolve() for path in found}
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """Which layer of the library is more accurate than the plain convolution, and at what cost?
 
-Varied     the layer: all of the library, each as it is by default
+Varied     the layer: all of the library, each as it is by default; DyConv and ODConv with the fall
+           of their temperature, from 30 to 1, by which their authors train them
 Held       network, data, recipe, blocks; every arm starts from the same function (one that
            normalises by the batch: in evaluation)
 Control    the plain network, and the plain network widened to the parameters of `mdconv` and of
@@ -12,6 +13,7 @@ Run        python -m ablations run operators --preset reference
 """
 
 from ablations.study import Arm, SameParameters, Study
+from overconv.gates import TemperatureSchedule
 from overconv.operators.acb import ACConv2d
 from overconv.operators.condconv import CondConv2d
 from overconv.operators.dbb import DBBConv2d
@@ -32,10 +34,17 @@ from records.claim import Claim, Contrast
 
 PEERS = (CondConv2d, DyConv2d, DyNetConv2d, ODConv2d, DCDConv2d, WeightNetConv2d)
 FOLDING = (ACConv2d, RepVGGConv2d, DBBConv2d, ExpandConv2d, DOConv2d, OREPAConv2d, MobileOneConv2d)
+LAYERS = (MDConv2d, MAConv2d, SEConv2d, *PEERS, *FOLDING)
+COOLED = {"schedules": (TemperatureSchedule(start=30.0, end=1.0, until=0.1),)}
 
 
 def label(layer: type) -> str:
     return layer.__name__.removesuffix("2d").lower()
+
+
+def arm(layer: type, **options) -> Arm:
+    """``layer`` as its authors train it."""
+    return Arm(layer, recipe=COOLED if layer in (DyConv2d, ODConv2d) else {}, **options)
 
 
 STUDY = Study(
@@ -46,7 +55,7 @@ STUDY = Study(
         "plain": Arm(),
         "wide-mdconv": Arm(model={"width": SameParameters("mdconv")}),
         "wide-dyconv": Arm(model={"width": SameParameters("dyconv")}),
-        **{label(layer): Arm(layer) for layer in (MDConv2d, MAConv2d, SEConv2d, *PEERS, *FOLDING)},
+        **{label(layer): arm(layer) for layer in LAYERS},
     },
     notes={
         f"wide-{arm}": f"control: the training parameters of {arm}" for arm in ("mdconv", "dyconv")

@@ -1,100 +1,118 @@
-"""`ablations run`: plan, schedule, train, show; `ablations trial`: one trial, in a worker."""
+"""`ablations run`: plan, find what is lacking, have an engine run it, show the table."""
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from ablations import files
+from ablations import dry_run, files, memory
 from ablations.acceptance import accept_source, resolve_stratum
-from ablations.engines import OnEpoch, run_in_process, run_spawned, say, summarise
-from ablations.presets import MODELS, PRESETS
-from ablations.progress import Progress, duration
+from ablations.engines.engine import Engine, Task
+from ablations.engines.local import Workers
+from ablations.estimates import estimate
+from ablations.launch import ask_environment, choose_engine, run_tasks
+from ablations.presets import choose_preset
 from ablations.schedule import Job, Schedule, differences, schedule
+from ablations.setting import Opened, choose, make_plan, open_study
+from ablations.signals import on_signals
 from ablations.study import Study
-from ablations.trial import Cell, Setting, estimate_seconds, resolve, run_trial
-from overconv.training.data import load
-from overconv.training.environment import describe_stratum, modules_of, source_digest
+from ablations.trial import Cell, Setting, run_trial
+from records.lease import printable, sweep
 from records.plan import Plan
-from records.record import Record, digest
+from records.record import Record
 from records.store import Store
+
+STOPPING = "stopping: running trials keep a checkpoint and leave; a second signal ends them at once"
 
 
 def run(options: argparse.Namespace) -> int:
     """Run what the results folder lacks of a study; returns the exit status."""
     if options.dry_run and options.accept_source:
         raise ValueError("--accept-source trains and --dry-run does not; allowed: one of them")
-    study, setting = _read(options)
+    opened, template = _open(options)
+    study, setting = opened.study, opened.setting
+    engine = choose_engine(options, setting.recipe)
     labels = _arms(options.arms, study)
     if options.blocks is not None:
         blocks = options.blocks
     else:
-        blocks = list(range(options.seeds or PRESETS[options.preset].num_blocks))
-    cells = resolve(study, setting)
-    here = _environment(options, setting)
+        blocks = list(range(options.seeds or choose_preset(options.preset).num_blocks))
+    cells = opened.cells()
+    asks = engine.elsewhere and not options.dry_run
+    environment = {} if asks else opened.environment
     store = Store(options.results)
     if not options.dry_run:
         store.check_writable()
-    if options.accept_source:
-
-        def replay(job: Job) -> Record:
-            return _train(cells[job.label], setting, job.block, here, options)
-
-        if not accept_source(store, cells, blocks, here, replay):
-            return 1
-    stratum, environment = resolve_stratum(store, here)
-    plan = _plan(study, options.preset, cells)
+        sweep(store)
+    if options.accept_source and not _accept(opened, engine, store, cells, blocks):
+        return 1
+    if asks:
+        with on_signals(STOPPING) as request:
+            environment = ask_environment(engine, template, options.retries, request)
+        if request():
+            return request.status
+    stratum, environment = resolve_stratum(store, environment)
+    plan = make_plan(study, options.preset, cells)
     work = schedule(store, cells, blocks, stratum, labels=labels, anew=options.anew)
     _announce(study, options, blocks, work, environment, store)
     if options.dry_run:
-        _show_dry_run(cells, work, setting)
+        dry_run.show(cells, work, setting, options)
         return 0
+    tasks = _tasks(template, work.todo, cells, stratum)
+    if isinstance(engine, Workers) and tasks:
+        memory.check(min(engine.number, len(tasks)), _memory(cells, setting, options.device))
     store.save_plan(plan)
-    num_failed = _run_jobs(cells, work.todo, setting, environment, store, options)
-    _show(plan, store)
-    print(f"\nfor the page: python -m reports build --results {options.results}")
-    return 1 if num_failed else 0
+    with on_signals(STOPPING) as request:
+        outcome = run_tasks(tasks, engine, store, request, options.retries)
+    if not request():
+        _show(plan, store)
+        print(f"\nfor the page: python -m reports build --results {options.results}")
+    for task, text in outcome.failed.items():
+        print(f"failed: {task.name}: {text.strip().splitlines()[-1]}", file=sys.stderr)
+    if request():
+        print(f"stopped with {len(outcome.left)} trials left: running again goes on")
+        return request.status
+    return 1 if outcome.failed else 0
 
 
-def run_planned_trial(options: argparse.Namespace) -> int:
-    """Run one trial that an engine planned; returns the exit status."""
-    if files.file_hash(options.study) != options.study_hash:
-        raise ValueError(f"the file of study {options.study!r} has changed since it was planned")
-    study, setting = _read(options)
-    if options.arm not in study.arms:
-        raise ValueError(f"no arm {options.arm!r}; arms: {', '.join(study.arms)}")
-    store = Store(options.results)
-    cell = resolve(study, setting, [options.arm])[options.arm]
-    stratum, environment = resolve_stratum(store, _environment(options, setting))
-    found = f"{cell.trial(options.block)}/{stratum}"
-    if found != options.expect:
-        raise ValueError(
-            f"{options.arm} block {options.block} was planned as {options.expect} and is {found} "
-            "here: the source, the data or the machine has changed since; run again"
-        )
-
-    def on_epoch(epoch: int, values: dict[str, float]) -> None:
-        say({"epoch": epoch, "values": values})
-
-    record = _train(cell, setting, options.block, environment, options, on_epoch)
-    store.publish(record)
-    say({"finished": summarise(record)})
-    return 0
-
-
-def _read(options: argparse.Namespace) -> tuple[Study, Setting]:
-    study = files.load(options.study)
-    preset = _choose(PRESETS, "preset", options.preset)
-    model = _choose(MODELS, "model", options.model or preset.model)
-    dataset = load(options.dataset or preset.dataset, options.data_root)
-    setting = Setting(preset=options.preset, dataset=dataset, model=model, recipe=preset.recipe)
-    return study, setting
+def _open(options: argparse.Namespace) -> tuple[Opened, Task]:
+    """The study under its setting, and a task that lacks only arm, block and expectation."""
+    preset = choose_preset(options.preset, options.dataset, options.model)
+    # Absolute: whoever runs a task may have another working directory.
+    study = options.study
+    if study.endswith(".py"):
+        study = str(files.path_of(study).absolute())
+    held: dict[str, Any] = {
+        "study": study,
+        "study_hash": files.file_hash(study),
+        "preset": options.preset,
+        "dataset": options.dataset,
+        "model": options.model,
+        "data_root": options.data_root and str(Path(options.data_root).absolute()),
+        "device": options.device,
+        "ranks": options.ranks or preset.recipe.ranks,
+    }
+    task = Task(
+        **held, results=str(Path(options.results).absolute()), arm="", block=0, expect="",
+        checkpoint_every=options.checkpoint_every, lease=options.lease,
+    )  # fmt: skip
+    named = held.pop("study"), held.pop("study_hash")
+    return open_study(*named, **held, needs_data=not options.dry_run), task
 
 
-def _choose(table: Mapping[str, Any], what: str, name: str) -> Any:
-    if name not in table:
-        raise ValueError(f"no {what} {name!r}; allowed: {', '.join(table)}")
-    return table[name]
+def _tasks(
+    template: Task, jobs: list[Job], cells: Mapping[str, Cell], stratum: str
+) -> dict[Task, int]:
+    """The tasks of ``jobs``, each with its number of epochs."""
+    tasks = {}
+    for job in jobs:
+        cell = cells[job.label]
+        expect = f"{cell.trial(job.block)}/{stratum}"
+        task = dataclasses.replace(template, arm=job.label, block=job.block, expect=expect)
+        tasks[task] = cell.recipe.epochs
+    return tasks
 
 
 def _arms(text: str | None, study: Study) -> list[str] | None:
@@ -102,98 +120,48 @@ def _arms(text: str | None, study: Study) -> list[str] | None:
         return None
     labels = [label.strip() for label in text.split(",")]
     for label in labels:
-        _choose(study.arms, "arm", label)
+        choose(study.arms, "arm", label)
     # Baseline first, as in the study: what is recorded of a block is soon a pair.
     return [label for label in study.arms if label in labels]
 
 
-def _environment(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
-    # What decides trained bits: the library, all of it, since a study may use what nothing else
-    # imports, and how this folder builds and runs a trial.
-    roots = [*modules_of("overconv"), "ablations.trial"]
-    sources = source_digest(roots, ("overconv", "ablations.trial"))
-    return describe_stratum(device=options.device, threads=setting.recipe.threads, sources=sources)
+def _accept(
+    opened: Opened, engine: Engine, store: Store, cells: Mapping[str, Cell], blocks: list[int]
+) -> bool:
+    if opened.setting.recipe.ranks > 1 or engine.elsewhere:
+        raise ValueError(
+            "--accept-source trains in this process; allowed: with --engine local and --ranks 1"
+        )
+
+    def replay(job: Job) -> Record:
+        return run_trial(
+            cells[job.label], opened.setting.dataset, job.block,
+            environment=opened.environment, device=opened.device,
+        )  # fmt: skip
+
+    return accept_source(store, cells, blocks, opened.environment, replay)
 
 
-def _plan(study: Study, preset: str, cells: Mapping[str, Cell]) -> Plan:
-    return Plan(
-        name=study.name,
-        question=study.question,
-        preset=preset,
-        baseline=study.baseline,
-        arms={label: cell.configuration for label, cell in cells.items()},
-        claims=list(study.claims),
-        looks=list(study.looks),
-        notes=dict(study.notes),
-        factors=dict(study.factors),
-    )
-
-
-def _train(
-    cell: Cell,
-    setting: Setting,
-    block: int,
-    environment: Mapping[str, Any],
-    options: argparse.Namespace,
-    on_epoch: OnEpoch | None = None,
-) -> Record:
-    return run_trial(
-        cell,
-        setting.dataset,
-        block,
-        environment=environment,
-        device=options.device,
-        on_epoch=on_epoch,
-    )
-
-
-def _run_jobs(
-    cells: Mapping[str, Cell],
-    jobs: list[Job],
-    setting: Setting,
-    environment: Mapping[str, Any],
-    store: Store,
-    options: argparse.Namespace,
-) -> int:
-    listener = Progress({job: cells[job.label].recipe.epochs for job in jobs})
-
-    def run_here(job: Job, on_epoch: OnEpoch) -> Record:
-        record = _train(cells[job.label], setting, job.block, environment, options, on_epoch)
-        store.publish(record)
-        return record
-
-    def command(job: Job) -> list[str]:
-        expect = f"{cells[job.label].trial(job.block)}/{digest(environment)}"
-        optional = {
-            "--dataset": options.dataset,
-            "--model": options.model,
-            "--data-root": options.data_root,
-        }
-        return [
-            sys.executable, "-m", "ablations", "trial", options.study,
-            f"--arm={job.label}", "--block", str(job.block), "--expect", expect,
-            "--study-hash", files.file_hash(options.study),
-            "--preset", options.preset, "--device", options.device, "--results", options.results,
-            *(word for pair in optional.items() if pair[1] for word in pair),
-        ]  # fmt: skip
-
-    try:
-        if options.workers == 1:
-            return run_in_process(jobs, run_here, listener)
-        return run_spawned(jobs, command, listener, workers=options.workers)
-    finally:
-        listener.close()
+def _memory(cells: Mapping[str, Cell], setting: Setting, device: str) -> int:
+    """Bytes that a worker needs: what this process has loaded, and the largest arm's training."""
+    loaded = memory.used()
+    if device != "cpu":
+        return loaded
+    largest = max(cells.values(), key=lambda cell: cell.costs["macs_training"])
+    return loaded + setting.recipe.ranks * estimate(largest, setting.dataset).memory
 
 
 def _show(plan: Plan, store: Store) -> None:
     # Here, since a worker has no use for pandas and scipy, and would wait for them.
     from analysis.frames import study_frames
-    from analysis.tables import study_table, verdict_table
+    from analysis.tables import study_table
+    from analysis.verdict_tables import verdict_table
+    from analysis.verdicts import verdicts
 
     frames = study_frames(plan, store)
     print(study_table(frames).to_text())
     if plan.claims:
-        print(f"\n{verdict_table(frames).to_text()}")
+        print(f"\n{verdict_table(plan, verdicts(frames)).to_text()}")
 
 
 def _announce(
@@ -207,10 +175,12 @@ def _announce(
     print(f"{study.name}: {study.question}")
     print(
         f"preset {options.preset}, {len(study.arms)} arms, blocks {_ranges(blocks)}: "
-        f"{len(work.done)} trials done, {len(work.todo)} to do, into {options.results}"
+        f"{len(work.done)} trials done, {len(work.todo)} to do, into {options.results}",
+        flush=True,
     )
     for block, holder in work.elsewhere.items():
-        facts = differences(environment, store.records(), holder)
+        # What other records say of themselves may have been written by anybody.
+        facts = [printable(fact) for fact in differences(environment, store.records(), holder)]
         source = " or, if the change of source should not matter, --accept-source"
         print(
             f"block {block} belongs to stratum {holder}, which differs in {', '.join(facts)}; "
@@ -229,17 +199,3 @@ def _ranges(blocks: list[int]) -> str:
         else:
             runs.append([block])
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
-
-
-def _show_dry_run(cells: Mapping[str, Cell], work: Schedule, setting: Setting) -> None:
-    todo = {label: sum(job.label == label for job in work.todo) for label in cells}
-    done = {label: sum(job.label == label for job in work.done) for label in cells}
-    width = max(len(label) for label in cells)
-    print(f"{'arm':{width}}  parameters  MACs (training)  done  to do  a trial, about")
-    total = 0.0
-    for label, cell in cells.items():
-        seconds = estimate_seconds(cell, setting.dataset)
-        total += seconds * todo[label]
-        counted = f"{cell.costs['parameters_training']:10,}  {cell.costs['macs_training']:15,}"
-        print(f"{label:{width}}  {counted}  {done[label]:4}  {todo[label]:5}  {duration(seconds)}")
-    print(f"in all about {duration(total)} of one core; nothing was run or written")

@@ -1,6 +1,7 @@
 """Over-parameters in depth or side by side: which buys more accuracy for its parameters?
 
-Varied     horizontal: 2, 4, 8 parallel kernels mixed by softmax attention;
+Varied     horizontal: 2, 4, 8 parallel kernels mixed by softmax attention, its temperature falling
+           as its authors let it;
            vertical: 2, 3, 4 linear layers with gates between them
 Held       network, data, recipe, blocks, one gate a layer from the same pooled input; every arm
            starts from the same function
@@ -13,6 +14,7 @@ Run        python -m ablations run scattering --preset reference
 
 from functools import partial
 
+from ablations.operators import COOLED
 from ablations.study import Arm, SameParameters, Study
 from overconv.operators.dyconv import DyConv2d
 from overconv.operators.mdconv import MDConv2d
@@ -28,7 +30,10 @@ STUDY = Study(
     arms={
         "plain": Arm(),
         "wide-2": Arm(model={"width": SameParameters("horizontal-2")}),
-        **{f"horizontal-{k}": Arm(partial(DyConv2d, num_kernels=k)) for k in (2, 4, 8)},
+        **{
+            f"horizontal-{k}": Arm(partial(DyConv2d, num_kernels=k), recipe=COOLED)
+            for k in (2, 4, 8)
+        },
         **{f"vertical-{d}": Arm(partial(MDConv2d, depth=d)) for d in (2, 3, 4)},
     },
     notes={

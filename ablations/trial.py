@@ -19,11 +19,14 @@ from ablations.identity import describe, describe_call, describe_layer, unwrap
 from ablations.study import Arm, Layer, SameParameters, Study
 from overconv.costs import count_costs
 from overconv.surgery import convert, rebuild_convs, to_inference
-from overconv.training.data import Dataset
+from overconv.training.conditions import Checkpoints
 from overconv.training.environment import configure, facts
-from overconv.training.loop import Result, train
+from overconv.training.inputs import DataSource
+from overconv.training.loop import OnEpoch, Result, train
 from overconv.training.recipe import RECIPE_VERSION, Recipe
+from overconv.training.splits import num_trained
 from overconv.training.streams import seeded, stream
+from overconv.training.world import ALONE, World
 from records.record import Record, digest, pack_bits
 
 
@@ -32,7 +35,7 @@ class Setting:
     """What a run holds for all arms of a study."""
 
     preset: str
-    dataset: Dataset
+    dataset: DataSource
     model: Layer
     recipe: Recipe
 
@@ -90,7 +93,7 @@ def resolve(study: Study, setting: Setting, labels: Iterable[str] | None = None)
 
 def _cell(label: str, arm: Arm, setting: Setting, resolve_other: Callable[[str], Cell]) -> Cell:
     data = setting.dataset
-    in_channels = data.images_train.shape[1]
+    in_channels = data.image_shape[0]
     reference = partial(setting.model, in_channels=in_channels, num_classes=data.num_classes)
     options = {
         key: _solve(reference, key, resolve_other(value.arm))
@@ -104,16 +107,13 @@ def _cell(label: str, arm: Arm, setting: Setting, resolve_other: Callable[[str],
         raise ValueError(f"recipe has no {unknown[0]!r}; allowed: {', '.join(sorted(allowed))}")
     if "threads" in arm.recipe:
         raise ValueError("threads belong to the stratum, which all arms of a block share")
+    if "ranks" in arm.recipe:
+        raise ValueError("ranks are the same for all arms of a run: --ranks")
     recipe = dataclasses.replace(setting.recipe, **arm.recipe)
     cell = Cell(
-        label=label,
-        arm=arm,
-        reference=reference,
-        network=network,
-        recipe=recipe,
-        configuration={},
-        costs={},
-    )
+        label=label, arm=arm, reference=reference, network=network, recipe=recipe,
+        configuration={}, costs={},
+    )  # fmt: skip
     built = build_network(cell, block=0)
     # A default that is computed shows in the shapes, so they are part of the identity.
     shapes = [[name, list(parameter.shape)] for name, parameter in built.named_parameters()]
@@ -135,27 +135,27 @@ def _cell(label: str, arm: Arm, setting: Setting, resolve_other: Callable[[str],
         "data": {
             "name": data.name,
             "fingerprint": data.fingerprint,
-            "num_test": len(data.labels_test),  # so many are the bits of a record
+            "num_test": data.num_test,  # so many are the bits of a record
         },
         "recipe": {**describe(values), "version": RECIPE_VERSION},
     }
-    num_train = len(data.labels_train) - recipe.num_validation
+    num_train = num_trained(data.num_train, recipe)
     if num_train < recipe.batch_size:
         raise ValueError(
-            f"num_validation={recipe.num_validation} leaves {max(0, num_train)} of the "
-            f"{len(data.labels_train)} training examples of {data.name}, and "
+            f"num_validation={recipe.num_validation} and num_train={recipe.num_train} give "
+            f"{num_train} of the {data.num_train} training examples of {data.name}, and "
             f"batch_size={recipe.batch_size} needs as many; choose another preset or data set"
         )
     for schedule in recipe.schedules:
         schedule.apply(copy.deepcopy(built), 0.0)
-    shape = data.images_train.shape[1:]
+    shape = data.input_shape(recipe)
     if not arm.is_plain:
         _check(cell, built, shape)
     costs = count_costs(built, torch.zeros(1, *shape)).as_dict()
     return dataclasses.replace(cell, configuration=configuration, costs=costs)
 
 
-def _check(cell: Cell, network: nn.Module, shape: torch.Size) -> None:
+def _check(cell: Cell, network: nn.Module, shape: tuple[int, int, int]) -> None:
     """Hold the layer to its word: a plain start, and the same function once deployed.
 
     A layer that breaks it would make arms differ in more than the study says, and silently.
@@ -247,24 +247,30 @@ def build_network(cell: Cell, block: int) -> nn.Module:
 
 def run_trial(
     cell: Cell,
-    dataset: Dataset,
+    dataset: DataSource,
     block: int,
     *,
     environment: Mapping[str, Any],
     device: str = "cpu",
-    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    world: World = ALONE,
+    checkpoints: Checkpoints | None = None,
+    stop: Callable[[], bool] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Record:
     """Train ``cell`` in ``block``; the record is complete, and published by nobody yet.
 
-    ``environment`` describes the stratum; its digest names it.
+    ``environment`` describes the stratum; its digest names it. The others are those of
+    :func:`overconv.training.loop.train`, which says what is raised.
     """
     configure(cell.recipe.threads)
-    started = time.time()
+    started, begun = time.time(), time.monotonic()
     network = build_network(cell, block)
     result = train(
-        network.to(device), dataset, cell.recipe, block=block, device=device, on_epoch=on_epoch
-    )
-    finished = time.time()
+        network.to(device), dataset, cell.recipe, block=block, device=device, world=world,
+        checkpoints=checkpoints, stop=stop, on_epoch=on_epoch,
+    )  # fmt: skip
+    # A clock that can be set tells when, and not how long.
+    finished, seconds = time.time(), time.monotonic() - begun
     configuration = {**cell.configuration, "block": block}
     return Record(
         trial=digest(configuration),
@@ -272,15 +278,16 @@ def run_trial(
         configuration=configuration,
         outcome=result.outcome,
         metrics=_metrics(result),
-        curves=result.curves,
-        costs=cell.costs,
+        curves={name: [*values] for name, values in result.curves.items()},
+        costs={**cell.costs},
         correct=None if result.correct is None else pack_bits(result.correct.tolist()),
         environment=dict(environment),
         times={
             "started": started,
             "finished": finished,
-            "seconds": finished - started,
+            "seconds": seconds,
             "epochs": result.seconds,
+            "resumed": result.resumed,
             **facts(),
         },
     )
@@ -290,20 +297,3 @@ def _metrics(result: Result) -> dict[str, float | None]:
     if result.diverged_at is None:
         return result.metrics
     return {**result.metrics, **{f"diverged_{k}": float(v) for k, v in result.diverged_at.items()}}
-
-
-def estimate_seconds(cell: Cell, dataset: Dataset, num_steps: int = 3) -> float:
-    """About how long a trial of ``cell`` takes here: the fastest of a few steps, scaled up."""
-    configure(cell.recipe.threads)
-    network = build_network(cell, block=0).train()
-    size = cell.recipe.batch_size
-    images = torch.rand(size, *dataset.images_train.shape[1:])
-    fastest = float("inf")
-    for _ in range(num_steps):
-        start = time.perf_counter()
-        network(images).sum().backward()
-        fastest = min(fastest, time.perf_counter() - start)
-    num_train = len(dataset.labels_train) - cell.recipe.num_validation
-    # One forward is about a third of a step; it is what an evaluated example costs.
-    per_epoch = num_train + cell.recipe.num_validation / 3
-    return fastest / size * (cell.recipe.epochs * per_epoch + len(dataset.labels_test) / 3)

@@ -1,14 +1,17 @@
 """Axes in, axes out: each function draws numbers that are ready on axes that are there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from analysis.drawing import FAINT, INK, SOFT, ZONE
-from analysis.numbers import count
+from analysis.labels import label_marks
 from analysis.summary import ArmSummary
 
 
@@ -52,38 +55,76 @@ def draw_costs(
     points: Mapping[str, Sequence[float]],
     colours: Mapping[str, str],
     cost: str = "parameters",
-    fewest: int = 2,
 ) -> None:
-    """Accuracy in percent against a cost: filled in training, hollow where less is deployed.
+    """Accuracy in percent against a cost: filled in training, hollow deployed, where they differ.
 
-    Every block is a small dot, the interval of their mean a bar; labels stand in a column beside
-    the axes, in the order of height. ``cost``: "parameters" or "macs", which are exact counts.
-    ``fewest``: blocks that an interval is drawn of.
+    Every block is a small dot, the interval of their mean a bar; a stepped line joins what nothing
+    else beats at as little deployed, by its mean; names stand beside the marks. ``cost``:
+    "parameters" or "macs", which are exact counts.
     """
-    marks = []
+    marks: list[tuple[float, float, str, str]] = []
+    ends: list[tuple[float, float]] = []
+    lines: list[tuple[float, float, float, float]] = []
     for s in summaries:
         if s.value is None or f"{cost}_training" not in s.costs:
             continue
         colour, height = colours[s.label], 100 * s.value.mean
         trained = s.costs[f"{cost}_training"]
         deployed = s.costs.get(f"{cost}_deployed", trained)
-        if s.value.low is not None and s.value.high is not None and s.value.n >= fewest:
-            ends = [100 * s.value.low, 100 * s.value.high]
-            axes.plot([trained, trained], ends, color=colour, lw=1.0, alpha=0.8, zorder=2)
+        if s.value.low is not None and s.value.high is not None:
+            bar = [100 * s.value.low, 100 * s.value.high]
+            lines.append((trained, bar[0], trained, bar[1]))
+            axes.plot([trained, trained], bar, color=colour, lw=1.0, alpha=0.8, zorder=2)
         dots = points.get(s.label, [])
         axes.plot([trained] * len(dots), dots, "o", ms=2.2, color=colour, alpha=0.5, mew=0)
         if deployed != trained:
+            lines.append((deployed, height, trained, height))
             axes.plot([deployed, trained], [height, height], color=colour, lw=0.9, zorder=2.5)
             axes.plot([deployed], [height], "o", ms=5, mfc="white", mec=colour, mew=1.1, zorder=3)
         axes.plot([trained], [height], "o", ms=5.5, color=colour, mec="white", mew=0.7, zorder=3)
         marks.append((trained, height, s.label, colour))
+        ends.append((deployed, height))
+    lines += draw_front(axes, [cost for cost, _ in ends], [value for _, value in ends])
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=_steps(axes.get_xlim())))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_count(value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.06, y=0.06)
-    _label_beside(axes, marks)
+    log_ticks(axes.xaxis, short_count)
+    assert isinstance(axes.figure, Figure)
+    axes.figure.draw_without_rendering()  # names are placed where marks will be
+    label_marks(axes, marks, lines, ends)
+
+
+def front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
+    """Places of what nothing else beats, by cost: nothing that costs no more has a higher value.
+
+    Of several at one cost and value the first.
+
+    >>> front([3, 1, 2, 3], [0.9, 0.5, 0.4, 0.8])
+    [1, 0]
+    """
+    found: list[int] = []
+    for index in sorted(range(len(costs)), key=lambda i: (costs[i], -values[i], i)):
+        if not found or values[index] > values[found[-1]]:
+            found.append(index)
+    return found
+
+
+def draw_front(
+    axes: Axes, costs: Sequence[float], values: Sequence[float]
+) -> list[tuple[float, float, float, float]]:
+    """A stepped line through :func:`front`; returns its pieces, x and y of both ends."""
+    steps = [(costs[i], values[i]) for i in front(costs, values)]
+    axes.plot(
+        [x for x, _ in steps], [y for _, y in steps],
+        drawstyle="steps-post", color=FAINT, lw=0.9, zorder=1.5,
+    )  # fmt: skip
+    return [
+        piece
+        for (x, y), (next_x, next_y) in pairwise(steps)
+        for piece in ((x, y, next_x, y), (next_x, y, next_x, next_y))
+    ]
+
+
+FEW_BLOCKS = 6  # whose curves can be told apart
 
 
 def draw_convergence(
@@ -94,6 +135,8 @@ def draw_convergence(
     band: pd.DataFrame | None = None,
 ) -> None:
     """Curves of one arm: every block a thin line, their mean a thick one.
+
+    More blocks than ``FEW_BLOCKS`` would be a tangle: shaded from lowest to highest instead.
 
     Args:
         curves, against: Values in the unit to draw, a row an epoch, a column a block; of
@@ -107,11 +150,15 @@ def draw_convergence(
         )
     if against is not None:
         axes.plot(mean_curve(against), color=SOFT, lw=1.0, ls=(0, (3, 2)))
-    for block in curves:
-        axes.plot(curves[block], color=colour, lw=0.6, alpha=0.5)
+    if len(curves.columns) > FEW_BLOCKS:
+        low, high = curves.min(axis=1), curves.max(axis=1)
+        axes.fill_between(curves.index, low, high, color=colour, alpha=0.10, lw=0, zorder=0.9)
+    else:
+        for block in curves:
+            axes.plot(curves[block], color=colour, lw=0.6, alpha=0.5)
     axes.plot(mean_curve(curves), color=colour, lw=1.4)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
 
 def mean_curve(curves: pd.DataFrame) -> pd.Series:
@@ -120,58 +167,27 @@ def mean_curve(curves: pd.DataFrame) -> pd.Series:
     return curves.mean(axis=1, skipna=False)
 
 
-def _label_beside(axes: Axes, marks: Sequence[tuple[float, float, str, str]]) -> None:
-    """Labels in a column right of ``axes``, none over another, each tied to its mark."""
-    marks = sorted(marks, key=lambda mark: (-mark[1], mark[2]))
-    low, high = axes.get_ylim()
-    wanted = [(high - height) / (high - low) for _, height, _, _ in marks]  # from the top, 0 to 1
-    step = min(0.075, 1 / max(1, len(marks) - 1))
-    places = spread_apart(wanted, step)
-    for (x, y, label, colour), place in zip(marks, places, strict=True):
-        axes.annotate(
-            label,
-            xy=(x, y),
-            xytext=(1.04, 1 - place),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=7,
-            color=colour,
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-", "color": FAINT, "lw": 0.5, "shrinkA": 1, "shrinkB": 3,
-                "relpos": (0, 0.5),
-            },
-        )  # fmt: skip
+def log_ticks(axis: Axis, words: Callable[[float], str] = "{:g}".format) -> None:
+    """Round marks on a logarithmic axis, at least a few of them however short it is."""
+    low, high = axis.get_view_interval()
+    decades = np.log10(high / low)
+    if decades < 0.5:
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    else:
+        subs: tuple[float, ...] = (1.0,) if decades > 2.5 else (1.0, 2.0, 5.0)
+        subs = subs if decades > 0.9 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+        axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
+    axis.set_minor_formatter(NullFormatter())
 
 
-def spread_apart(wanted: Sequence[float], step: float) -> list[float]:
-    """Increasing places nearest to ``wanted`` (increasing, 0 to 1), at least ``step`` apart.
-
-    Least squares under the distances, by pooling neighbours; then moved into 0 to 1.
-
-    >>> [round(place, 3) for place in spread_apart([0.5, 0.5, 0.9], 0.2)]
-    [0.4, 0.6, 0.9]
+def short_count(value: float) -> str:
     """
-    pools: list[tuple[float, int]] = []  # mean of (wanted - index * step), number
-    for index, place in enumerate(wanted):
-        pools.append((place - index * step, 1))
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            (a, m), (b, n) = pools[-2:]
-            pools[-2:] = [((a * m + b * n) / (m + n), m + n)]
-    bases = np.repeat([mean for mean, _ in pools], [n for _, n in pools])
-    places = np.clip(bases, 0, 1 - step * (len(wanted) - 1)) + step * np.arange(len(wanted))
-    return places.tolist()
-
-
-def _steps(limits: tuple[float, float]) -> tuple[float, ...]:
-    """Multiples of a power of ten that mark a logarithmic axis between ``limits``."""
-    decades = np.log10(limits[1] / limits[0])
-    if decades > 2.5:
-        return (1.0,)
-    if decades > 0.9:
-        return (1.0, 2.0, 5.0)
-    return (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if decades > 0.45 else tuple(np.arange(1.0, 10.0, 0.5))
-
-
-def _short_count(value: float) -> str:
-    return count(value) if value >= 1e6 else f"{value / 1e3:g} k" if value >= 1e3 else f"{value:g}"
+    >>> [short_count(value) for value in (0.05, 1.0, 20.0, 5e4, 2.5e6, 1e9)]
+    ['0.05', '1', '20', '50 k', '2.5 M', '1 G']
+    """
+    for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= unit:
+            return f"{value / unit:g}{name}"
+    return f"{value:g}"

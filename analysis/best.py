@@ -2,14 +2,12 @@
 
 from itertools import combinations
 
-import pandas as pd
-
 from analysis.frames import Frames
 from analysis.intervals import pairwise, simultaneous_intervals
 from analysis.looks import ERROR
 from analysis.maxt import smallest_p
 from analysis.statistics import CONFIDENCE
-from analysis.summary import MEASURE
+from analysis.summary import MEASURE, whole_blocks
 
 
 def best_arm(frames: Frames, measure: str = MEASURE) -> tuple[str | None, str]:
@@ -21,14 +19,7 @@ def best_arm(frames: Frames, measure: str = MEASURE) -> tuple[str | None, str]:
     Returns:
         Its label or None, and in words why none is, or what was left out.
     """
-    table = pd.DataFrame(
-        {
-            label: frames.by_block(label, measure)
-            for label in frames.plan.arms
-            if _finished(frames, label)
-        }
-    )
-    table = table.loc[:, table.notna().any()].dropna()
+    table = whole_blocks(frames, measure)
     arms, n = [str(label) for label in table], len(table)
     if len(arms) < 2 or n < 2 or smallest_p(n) > ERROR:
         return None, f"No arm is marked best: {n} whole blocks cannot say so."
@@ -49,8 +40,3 @@ def best_arm(frames: Frames, measure: str = MEASURE) -> tuple[str | None, str]:
     left_out = len(frames.plan.arms) - len(arms)
     rest = f" ({left_out} arms are left out: diverged, or not run)" if left_out else ""
     return first, f"Bold: above every other arm by the 95 % intervals of all pairs together{rest}."
-
-
-def _finished(frames: Frames, label: str) -> bool:
-    rows = frames.cells[frames.cells["label"] == label]
-    return not (rows["outcome"] == "diverged").any()

@@ -10,11 +10,9 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.convergence import claimed_values
 from analysis.drawing import INK, PALETTE, SOFT, ZONE, draw
-from analysis.figures import StudyFigure, panels
+from analysis.figures import StudyFigure, panels, small_panels
 from analysis.frames import Frames
-from analysis.numbers import scale_of
-from analysis.sentences import unit_of
-from analysis.tables import deciding_interval
+from analysis.numbers import axis_words, scale_of, unit_of
 from analysis.verdict import Part, Verdict
 from records.claim import Contrast
 
@@ -60,8 +58,12 @@ def _forest(verdict: Verdict, points: Mapping[Contrast, list[float]]) -> StudyFi
         thick = f"{100 * (1 - verdict.error):.3g} % interval, " + (
             "of each contrast by itself, as every one must hold" if peers else "of all together"
         )
-        thin = "all together" if peers else f"{100 * (1 - 2 * verdict.error):.3g} % of all together"
-        thin += "" if peers else ", which must lie in the shaded zone to call the arms equivalent"
+        thin = (
+            "of all together"
+            if peers
+            else f"bounds of equivalence, which err with {100 * verdict.error:.3g} % together at "
+            "most; both must lie in the shaded zone"
+        )
         caption = (
             f"Diamond: mean over {verdict.look} blocks. Thick: {thick}. Ticks: {thin}. "
             "Dots: the blocks."
@@ -82,26 +84,25 @@ def _forest(verdict: Verdict, points: Mapping[Contrast, list[float]]) -> StudyFi
 
 
 def _slopes(verdict: Verdict, values: pd.DataFrame) -> StudyFigure:
-    claim, unit = verdict.claim, unit_of(verdict.claim.measure)
-    measure = claim.measure.replace("_", " ")
+    claim = verdict.claim
     pairs = {c: values[[c.against, c.arm]].dropna() for c in claim.contrasts}
     pairs = {c: pair for c, pair in pairs.items() if len(pair)}
 
     def make(narrow: bool) -> Figure:
-        columns = min(len(pairs), 2 if narrow else 4)
-        height = 1.55 * -(-len(pairs) // columns) + 0.2
-        figure, found = panels(narrow, height, len(pairs), columns, sharex=False)
+        figure, found = small_panels(
+            len(pairs), min(len(pairs), 2 if narrow else 4), (1.35, 0.3), (0.5, 0.25, 0.06),
+            wide=3.5 if narrow else 7.2, sharex=False,
+        )  # fmt: skip
         for (contrast, pair), axes in zip(pairs.items(), found, strict=True):
             draw_slopes(axes, contrast, pair.to_numpy())
-        percent = ", %" if unit == " points" else unit and f",{unit}"
-        figure.supylabel(f"{measure}{percent}", fontsize=8, color=SOFT)
+        figure.supylabel(axis_words(claim.measure), fontsize=8, color=SOFT)
         return figure
 
     return StudyFigure(
         name=f"{claim.name}.slopes",
         title=f"{claim.name}: block by block",
-        caption="A line a block, which both arms share. Solid: the first arm is higher; dashed: it "
-        "is lower. Thick: the mean. All panels have the same axis.",
+        caption="A line a block, which both arms share. Solid: the right-hand arm is higher; "
+        "dashed: it is lower. Thick: the mean. All panels have the same axis.",
         drawing=draw(make),
         numbers=[[c.arm, c.against, pair.to_numpy().tolist()] for c, pair in pairs.items()],
     )
@@ -122,7 +123,7 @@ def draw_forest(
     for row, (part, dots) in enumerate(zip(parts, points, strict=True)):
         colour = COLOURS.get(part.word, UNDECIDED)
         axes.plot(dots, [row + 0.26] * len(dots), "o", ms=2.4, color=colour, alpha=0.55, mew=0)
-        found = deciding_interval(verdict, part)
+        found = verdict.deciding(part)
         other = part.joint if verdict.claim.combine == "peers" else part.narrow
         if found and other:
             ends = [scale * found.low, scale * found.high]
@@ -157,12 +158,17 @@ def draw_slopes(axes: Axes, contrast: Contrast, pair: np.ndarray) -> None:
         )  # fmt: skip
     axes.plot([0, 1], pair.mean(axis=0), "-", color=INK, lw=2.0, zorder=3)
     axes.set_xlim(-0.25, 1.25)
-    axes.set_xticks([0, 1], [contrast.against, contrast.arm])
-    axes.tick_params(axis="x", labelcolor=INK, labelbottom=True)
+    axes.set_xticks([0, 1], ["", ""])
+    for corner, name in enumerate((contrast.against, contrast.arm)):
+        axes.annotate(  # in the corners: long names stay below their own panel
+            name, (corner, 0), xycoords="axes fraction", xytext=(0, -4),
+            textcoords="offset points", ha=("left", "right")[corner], va="top", fontsize=7,
+            color=INK, annotation_clip=False,
+        )  # fmt: skip
     axes.grid(axis="x", visible=False)
     axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
 def _numbers(verdict: Verdict, part: Part) -> list[object]:
-    found = deciding_interval(verdict, part)
+    found = verdict.deciding(part)
     return [part.word, *([found.low, found.mean, found.high] if found else [])]

@@ -1,17 +1,22 @@
 """How trials got where they ended: curves, areas, and the time to a target, paired by block."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 
 from analysis.frames import Frames
-from analysis.statistics import CONFIDENCE, estimate
+from analysis.quantiles import student
+from analysis.statistics import CONFIDENCE, FEWEST_FOR_INTERVAL
 from records.claim import METRICS, Claim
 from records.record import Record
 
 ACCURACY = "validation_accuracy"
+
+_COLUMNS = ("label", "epoch", "n", "mean", "low", "high")
+
+Bands = pd.DataFrame  # as bands() makes it; reports name it so, and know no pandas
 
 
 def values_of(frames: Frames, label: str, measure: str, target: float | None = None) -> pd.Series:
@@ -19,7 +24,8 @@ def values_of(frames: Frames, label: str, measure: str, target: float | None = N
 
     A time to a target that is not reached counts as all the epochs, or seconds, that there were:
     what is averaged is ``min(T, horizon)``, the restricted mean. As all trials of a study have the
-    same epochs, it needs no model of what would have come after. See :func:`num_censored`.
+    same epochs, it needs no model of what would have come after. A trial that diverged has none:
+    its few epochs would count as a quick one's.
     """
     if measure in METRICS:
         return frames.by_block(label, measure)
@@ -54,13 +60,14 @@ def times_to_target(frames: Frames, label: str, share: float) -> pd.DataFrame:
 
     ``epochs`` counts whole epochs, the one that reaches the target too. ``seconds`` are those of
     training alone, without evaluation, on whatever machine it was; NaN if they were not recorded.
-    Of a censored trial both are what it trained in all. NaN: no curve, or no target in this block.
+    Of a censored trial both are what it trained in all. NaN: it diverged, has no curve, or there is
+    no target in this block.
     """
     wanted, rows = targets(frames, share), {}
-    for record in _records(frames, label):
+    for record in frames.records_of(label):
         block, curve = record.configuration["block"], _curve(record, ACCURACY)
         goal = wanted.get(block, math.nan)
-        if not len(curve) or math.isnan(goal):
+        if record.outcome != "finished" or not len(curve) or math.isnan(goal):
             rows[block] = (math.nan, math.nan, False)
             continue
         reached = np.flatnonzero(curve >= goal)
@@ -70,55 +77,67 @@ def times_to_target(frames: Frames, label: str, share: float) -> pd.DataFrame:
     return frame.rename_axis("block").sort_index()
 
 
-def num_censored(frames: Frames, label: str, share: float) -> int:
-    """Trials of ``label`` that never reached the target."""
-    return int(times_to_target(frames, label, share)["censored"].sum())
+def sooner(one: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
+    """By how many epochs ``one`` reached the target before ``other``, by block of both.
 
-
-def sooner(frames: Frames, arm: str, against: str, share: float) -> dict[str, int]:
-    """Blocks in which ``arm`` reached the target ``sooner``, ``later``, as soon (``tied``).
-
-    Right whatever would have come after: who reaches it is sooner than who does not. Blocks in
-    which neither did say nothing, and are ``neither``.
+    Args:
+        one, other: Of :func:`times_to_target`. Who never reached it is later than who did, whatever
+            would have come after: infinitely. Where neither did, nothing is known: NaN.
     """
-    one = times_to_target(frames, arm, share).dropna(subset="epochs")
-    other = times_to_target(frames, against, share).dropna(subset="epochs")
-    counts = {"sooner": 0, "later": 0, "tied": 0, "neither": 0}
-    for block in one.index.intersection(other.index):
-        here, there = (
-            math.inf if frame["censored"][block] else float(frame["epochs"][block])
-            for frame in (one, other)
-        )
-        if math.isinf(here) and math.isinf(there):
-            counts["neither"] += 1
-        else:
-            counts["sooner" if here < there else "later" if here > there else "tied"] += 1
-    return counts
+    here, there = (frame["epochs"].where(~frame["censored"], math.inf) for frame in (one, other))
+    return (there - here).dropna()
 
 
-def bands(frames: Frames, measure: str, confidence: float = CONFIDENCE) -> pd.DataFrame:
+def bands(frames: Frames, measure: str, confidence: float = CONFIDENCE) -> Bands:
     """Mean of a curve over the blocks and its interval, a row an arm and epoch.
 
     ``label, epoch, n, mean, low, high``. Pointwise: each epoch by itself, Student's over blocks.
     Ends where the first block of the arm ends: a mean of those left would be one of other trials.
     """
-    rows = []
+    return _bands({x: _curves(frames, x, measure) for x in frames.plan.arms}, confidence)
+
+
+def difference_bands(frames: Frames, measure: str, confidence: float = CONFIDENCE) -> Bands:
+    """As :func:`bands`, of each arm less the baseline of the same block: what they share is out."""
+    baseline = frames.plan.baseline
+    theirs, found = _curves(frames, baseline, measure), {}
     for label in frames.plan.arms:
-        curves = [_curve(record, measure) for record in _records(frames, label)]
-        curves = [curve for curve in curves if len(curve)]
-        for epoch in range(min(map(len, curves), default=0)):
-            found = estimate(pd.Series([curve[epoch] for curve in curves]), confidence)
-            if found is None or found.n < len(curves):  # a block lost its numbers here
-                break
-            rows.append((label, epoch + 1, found.n, found.mean, found.low, found.high))
-    columns = ["label", "epoch", "n", "mean", "low", "high"]
-    return pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float})
+        ours = {} if label == baseline else _curves(frames, label, measure)
+        pairs = {block: (curve, theirs[block]) for block, curve in ours.items() if block in theirs}
+        found[label] = {
+            block: one[: len(other)] - other[: len(one)] for block, (one, other) in pairs.items()
+        }
+    return _bands(found, confidence)
 
 
-def _records(frames: Frames, label: str) -> list[Record]:
-    cell = frames.plan.cell_id(label)
-    found = {r.configuration["block"]: r for r in frames.records if r.cell == cell}
-    return [found[block] for block in sorted(found)]
+def _bands(curves: Mapping[str, Mapping[int, np.ndarray]], confidence: float) -> Bands:
+    found: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
+    for label, blocks in curves.items():
+        num_epochs = min((len(curve) for curve in blocks.values()), default=0)
+        table = np.array([curve[:num_epochs] for curve in blocks.values()])
+        known = np.isfinite(table).all(axis=0) if num_epochs else np.zeros(0, bool)
+        num_epochs = int(known.cumprod().sum())  # until a block lost its numbers
+        if not num_epochs:
+            continue
+        n, mean = len(table), table[:, :num_epochs].mean(axis=0)
+        half = np.full(num_epochs, math.nan)
+        if n >= FEWEST_FOR_INTERVAL:
+            spread = table[:, :num_epochs].std(axis=0, ddof=1)
+            half = student(confidence, n - 1) * spread / math.sqrt(n)
+            half[half == 0] = math.nan  # equal values have no spread to judge by
+        epochs = np.arange(num_epochs) + 1
+        row = (np.full(num_epochs, label), epochs, np.full(num_epochs, n), mean)
+        for name, values in zip(_COLUMNS, (*row, mean - half, mean + half), strict=True):
+            found[name].append(values)
+    return pd.DataFrame(
+        {name: np.concatenate(parts) if parts else [] for name, parts in found.items()}
+    )
+
+
+def _curves(frames: Frames, label: str, measure: str) -> dict[int, np.ndarray]:
+    """The curve of each block that has one."""
+    found = {r.configuration["block"]: _curve(r, measure) for r in frames.records_of(label)}
+    return {block: curve for block, curve in found.items() if len(curve)}
 
 
 def _curve(record: Record, measure: str) -> np.ndarray:
@@ -133,7 +152,7 @@ def _of_curves(
         record.configuration["block"]: float(figure(curve))
         if len(curve := _curve(record, measure)) and record.outcome == "finished"
         else math.nan
-        for record in _records(frames, label)
+        for record in frames.records_of(label)
     }
     return pd.Series(found, dtype=float).rename_axis("block")
 

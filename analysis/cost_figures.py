@@ -4,9 +4,9 @@ import math
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from analysis.agenda import CostVerdict
+from analysis.axes import log_ticks
 from analysis.drawing import INK, PALETTE, SOFT, ZONE, draw
 from analysis.figures import StudyFigure, panels
 
@@ -23,12 +23,13 @@ def ratio_figure(verdict: CostVerdict) -> StudyFigure | None:
         axes.set_xlabel(f"time / {claim.against}, log scale")
         return figure
 
+    judges = ", which judges the case" if claim.margin else ""
     zone = f" Shaded: within {100 * claim.margin:g} % of one." if claim.margin else ""
     return StudyFigure(
         name=f"{claim.name}.ratios",
         title=f"{claim.name}: time of {claim.layer} over that of {claim.against}",
-        caption="Diamond: median ratio. Thick: its 90 % interval, which judges the case. Ticks: "
-        f"95 % of all cases together.{zone}",
+        caption=f"Diamond: median ratio. Thick: its 90 % interval{judges}. "
+        f"Ticks: 95 % of all cases together.{zone}",
         drawing=draw(make),
         numbers=[[r.case, r.low, r.value, r.high] for r in verdict.ratios],
     )
@@ -53,7 +54,4 @@ def draw_ratios(axes: Axes, verdict: CostVerdict, narrow: bool = False) -> None:
     axes.tick_params(axis="y", labelcolor=INK)
     axes.grid(axis="y", visible=False)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    log_ticks(axes.xaxis)

@@ -1,6 +1,7 @@
 """Two noises told apart: that of the seed, and that of the test set. From one bit an example."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,6 @@ from scipy import stats
 from analysis.frames import Frames
 from analysis.statistics import CONFIDENCE
 from records.record import unpack_bits
-
-BOOTSTRAP_SEED, NUM_RESAMPLES = 20220227, 2000
-_CHUNK = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,57 +51,35 @@ class Noise:
         return math.sqrt(self.error_here**2 + self.example / self.num_examples)
 
 
-@dataclass(frozen=True, kw_only=True)
-class NewData:
-    """A difference in accuracy, and what it is worth on other examples.
-
-    Args:
-        noise: Components of ``arm - against``, example by example.
-        low, high: ``mean +- t * error_on_new_data``, at blocks - 1 degrees of freedom: the blocks
-            are the fewer of the two.
-        boot_low, boot_high: Percentiles of means over blocks and examples that were both drawn
-            with replacement: ``resamples`` times, with ``seed``. Over few blocks it is too narrow
-            (84 % at five), so it is shown beside, and decides nothing.
-        better, worse: Pairs of block and example that only ``arm``, only ``against`` classified
-            rightly.
-        p: By example, as McNemar's test asks, over all blocks: whether the mean over the blocks
-            of ``arm - against`` has expectation zero over examples, for these trained networks.
-    """
-
-    noise: Noise
-    low: float
-    high: float
-    boot_low: float
-    boot_high: float
-    resamples: int
-    seed: int
-    better: int
-    worse: int
-    p: float
-
-
 def outcomes(frames: Frames, label: str) -> dict[int, np.ndarray]:
     """Whether each test example was classified rightly, by block; blocks without bits are absent.
+
+    A diverged trial has none: it was not tested.
 
     Raises:
         ValueError: A record does not say how many bits it holds.
     """
-    cell, found = frames.plan.cell_id(label), {}
-    for record in frames.records:
-        if record.cell != cell or record.correct is None:
+    found = {}
+    for record in frames.records_of(label):
+        if record.correct is None:
             continue
         size = (record.configuration.get("data") or {}).get("num_test")
         if not isinstance(size, int):
             raise ValueError(f"trial {record.trial}: data.num_test is {size!r}; allowed: a number")
         block = record.configuration["block"]
         found[block] = np.array(unpack_bits(record.correct, size))
-    return dict(sorted(found.items()))
+    return found
 
 
-def paired_outcomes(frames: Frames, arm: str, against: str) -> np.ndarray | None:
-    """``arm - against`` for each block and example: 1, 0 or -1; None: no two blocks have both."""
+def paired_outcomes(
+    frames: Frames, arm: str, against: str, blocks: Sequence[int]
+) -> np.ndarray | None:
+    """``arm - against`` for each of ``blocks`` and example: 1, 0 or -1.
+
+    Of the blocks that have both; None: there are no two.
+    """
     one, other = outcomes(frames, arm), outcomes(frames, against)
-    blocks = sorted(one.keys() & other.keys())
+    blocks = sorted(one.keys() & other.keys() & set(blocks))
     if len(blocks) < 2:
         return None
     return np.stack([one[b].astype(np.int8) - other[b].astype(np.int8) for b in blocks])
@@ -137,38 +113,15 @@ def noise(table: np.ndarray) -> Noise:
     )
 
 
-def on_new_data(table: np.ndarray, confidence: float = CONFIDENCE) -> NewData:
-    """What the paired outcomes of :func:`paired_outcomes` say of other seeds and examples."""
-    found = noise(table)
-    half_width = stats.t.ppf((1 + confidence) / 2, len(table) - 1) * found.error_on_new_data
-    means = _resampled(table, NUM_RESAMPLES, BOOTSTRAP_SEED)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    by_example = table.mean(axis=0)
-    error = by_example.std(ddof=1) / math.sqrt(table.shape[1])
-    # Of one block it is McNemar's chi-square; its examples are many, so the normal law serves.
-    p = 2 * stats.norm.sf(abs(found.mean) / error) if error > 0 else 1.0
-    return NewData(
-        noise=found,
-        low=float(found.mean - half_width),
-        high=float(found.mean + half_width),
-        boot_low=float(low),
-        boot_high=float(high),
-        resamples=NUM_RESAMPLES,
-        seed=BOOTSTRAP_SEED,
-        better=int((table > 0).sum()),
-        worse=int((table < 0).sum()),
-        p=float(p),
-    )
+def on_new_data(found: Noise, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Interval of a difference, were both the blocks and the test examples drawn anew.
 
+    ``mean +- t * error_on_new_data``, at blocks - 1 degrees of freedom: the blocks are the fewer of
+    the two. (To resample few blocks would be too narrow: 84 % at five.)
 
-def _resampled(table: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Means of ``size`` resamples of rows and columns of ``table``, each with replacement."""
-    draw = np.random.Generator(np.random.PCG64(seed))
-    num_blocks, num_examples = table.shape
-    values, means = table.astype(np.float64), []
-    for start in range(0, size, _CHUNK):
-        count = min(_CHUNK, size - start)
-        rows = draw.multinomial(num_blocks, np.full(num_blocks, 1 / num_blocks), count)
-        columns = draw.multinomial(num_examples, np.full(num_examples, 1 / num_examples), count)
-        means.append(((rows @ values) * columns).sum(axis=1) / (num_blocks * num_examples))
-    return np.concatenate(means)
+    Args:
+        found: Components of ``arm - against``, example by example.
+    """
+    quantile = stats.t.ppf((1 + confidence) / 2, found.num_blocks - 1)
+    half_width = float(quantile * found.error_on_new_data)
+    return found.mean - half_width, found.mean + half_width

@@ -9,7 +9,8 @@ from analysis.convergence import values_of
 from analysis.frames import Frames
 from analysis.intervals import Interval, simultaneous_intervals
 from analysis.quantiles import Weights
-from analysis.statistics import CONFIDENCE
+from analysis.statistics import CONFIDENCE, FEWEST_FOR_INTERVAL
+from analysis.summary import diverged_arms
 from records.grid import Factors, grid
 
 
@@ -49,16 +50,14 @@ def factorial(frames: Frames, measure: str = "test_accuracy") -> Factorial | Non
         return None
     cells = grid(factors)
     arms = list(cells.values())
-    diverged = frames.cells[
-        frames.cells["label"].isin(arms) & (frames.cells["outcome"] == "diverged")
-    ]
-    if len(diverged):
-        labels = ", ".join(sorted(diverged["label"].unique()))
-        return Factorial(n=0, main=(), interactions=(), why=f"trials of {labels} diverged")
+    if diverged := diverged_arms(frames, arms):
+        why = f"trials of {', '.join(diverged)} diverged"
+        return Factorial(n=0, main=(), interactions=(), why=why)
     columns = [values_of(frames, arm, measure) for arm in arms]
     blocks = sorted(set.intersection(*(set(column.dropna().index) for column in columns)))
-    if len(blocks) < 2:
-        return Factorial(n=len(blocks), main=(), interactions=(), why="fewer than two whole blocks")
+    if len(blocks) < FEWEST_FOR_INTERVAL:
+        why = f"fewer than {FEWEST_FOR_INTERVAL} whole blocks"
+        return Factorial(n=len(blocks), main=(), interactions=(), why=why)
     values = np.column_stack([column.loc[blocks] for column in columns])
     main, interactions = effect_weights(factors)
     return Factorial(

@@ -12,14 +12,13 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from analysis.convergence import values_of
-from analysis.drawing import INK, MARKS, PALETTE, SOFT, draw
+from analysis.drawing import INK, SOFT, draw, look
 from analysis.factorial import Effect, factorial
 from analysis.figures import StudyFigure, panels
 from analysis.frames import Frames
-from analysis.numbers import decimals, scale_of, signed
-from analysis.sentences import unit_of
-from analysis.statistics import CONFIDENCE
-from analysis.summary import MEASURE
+from analysis.numbers import axis_words, decimals, scale_of, signed, unit_of
+from analysis.statistics import CONFIDENCE, FEWEST_FOR_INTERVAL
+from analysis.summary import MEASURE, diverged_arms, heading
 from analysis.table import Column, Table
 from records.grid import grid
 
@@ -29,20 +28,25 @@ STYLES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))
 def cell_means(frames: Frames, measure: str = MEASURE) -> pd.DataFrame:
     """Mean of each arm of the grid and its interval within blocks, over the blocks that have all.
 
-    Columns: the factors, then ``arm, n, mean, low, high``. The interval is Student's of the values
-    less their block's mean, times ``sqrt(a / (a - 1))`` for the mean that a arms share: what
-    blocks have in common moves all arms alike, and is no part of how far they are apart.
+    Nothing if a trial of one of them diverged: without the blocks in which it did, the arm would be
+    flattered. Columns: the factors, then ``arm, n, mean, low, high``. The interval is Student's of
+    the values less their block's mean, times ``sqrt(a / (a - 1))`` for the mean that a arms share:
+    what blocks have in common moves all arms alike, and is no part of how far they are apart.
 
     Source: D. Cousineau (2005), corrected by R. D. Morey (2008), Tutorials in Quantitative Methods
     for Psychology 4(2), 61-64.
     """
     factors, cells = frames.plan.factors, grid(frames.plan.factors)
+    if diverged_arms(frames, cells.values()):
+        return pd.DataFrame()
     values = pd.DataFrame({arm: values_of(frames, arm, measure) for arm in cells.values()})
     table = values.loc[:, values.notna().any()].dropna()
     n, num_arms = table.shape
     inside = table.sub(table.mean(axis=1), axis=0)
     scale = math.sqrt(num_arms / (num_arms - 1)) if num_arms > 1 else math.nan
-    factor = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * scale / math.sqrt(n) if n > 1 else math.nan
+    factor = math.nan
+    if n >= FEWEST_FOR_INTERVAL:
+        factor = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * scale / math.sqrt(n)
     rows = [
         dict(zip(factors, place, strict=True))
         | {
@@ -60,12 +64,13 @@ def cell_means(frames: Frames, measure: str = MEASURE) -> pd.DataFrame:
 
 def interaction_figure(frames: Frames, measure: str = MEASURE) -> StudyFigure | None:
     """A panel a combination of the third and later factors, a line a level of the second, the
-    first along the axis. None if the study is no grid or has no block with all its arms."""
+    first along the axis. None if the study is no grid, or :func:`cell_means` has nothing; why, the
+    table of effects says."""
     factors = frames.plan.factors
     means = cell_means(frames, measure) if len(factors) > 1 else pd.DataFrame()
     if means.empty:
         return None
-    scale, unit = scale_of(measure), unit_of(measure)
+    scale = scale_of(measure)
     along, lines, *rest = list(factors)
     combinations = list(product(*(factors[name] for name in rest)))
     shown = means.assign(**{name: scale * means[name] for name in ("mean", "low", "high")})
@@ -79,14 +84,13 @@ def interaction_figure(frames: Frames, measure: str = MEASURE) -> StudyFigure | 
             for name, level in zip(rest, place, strict=True):
                 rows = rows[rows[name] == level]
             draw_interaction(axes, rows, along, list(factors[along]), lines, list(factors[lines]))
-            axes.set_title(", ".join(f"{n} {x}" for n, x in zip(rest, place, strict=True)))
+            axes.set_title(", ".join(f"{n}: {x}" for n, x in zip(rest, place, strict=True)))
         handles, labels = found[0].get_legend_handles_labels()
         figure.legend(
             handles, labels, title=lines, loc="outside upper left", ncols=2 if narrow else 4
         )
         figure.supxlabel(along, fontsize=8, color=SOFT)
-        percent = ", %" if unit == " points" else unit and f",{unit}"
-        figure.supylabel(f"{measure.replace('_', ' ')}{percent}", fontsize=8, color=SOFT)
+        figure.supylabel(axis_words(measure), fontsize=8, color=SOFT)
         return figure
 
     n = int(means["n"].iloc[0])
@@ -109,12 +113,12 @@ def draw_interaction(
         own = own.loc[[name for name in levels if name in own.index]]
         aside = 0.07 * (index - (len(of) - 1) / 2)
         places = [levels.index(name) + aside for name in own.index]
-        colour = PALETTE[1 + index % (len(PALETTE) - 1)]
+        colour, mark = look(index)
         for x, low, high in zip(places, own["low"], own["high"], strict=True):
             if not np.isnan(low):
                 axes.plot([x, x], [low, high], color=colour, lw=1.0)
         axes.plot(
-            places, own["mean"], marker=MARKS[index % len(MARKS)], ms=4.5, lw=1.3, color=colour,
+            places, own["mean"], marker=mark, ms=4.5, lw=1.3, color=colour,
             ls=STYLES[index % len(STYLES)], mec="white", mew=0.6, label=level,
         )  # fmt: skip
     axes.set_xticks(range(len(levels)), levels)
@@ -162,7 +166,7 @@ def effects_table(frames: Frames, measure: str = MEASURE) -> Table | None:
         "the main effects hold together, and so do those of the interactions; no verdicts."
     )
     return Table(
-        title=f"{frames.plan.name} ({frames.plan.preset}): effects on {measure.replace('_', ' ')}",
+        title=f"{heading(frames.plan)}: effects on {measure.replace('_', ' ')}",
         columns=columns,
         rows=rows,
         data=data,

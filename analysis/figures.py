@@ -5,17 +5,24 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from analysis.axes import draw_convergence, draw_costs, draw_differences
+from analysis.axes import FEW_BLOCKS, draw_convergence, draw_costs, draw_differences
 from analysis.convergence import bands
 from analysis.drawing import PALETTE, SOFT, Drawing, draw
 from analysis.frames import Frames
+from analysis.numbers import axis_words, scale_of
 from analysis.statistics import paired_differences
 from analysis.summary import MEASURE, ArmSummary, summarise
 
-CURVE = "validation_accuracy"
-FEWEST_FOR_BARS = 3  # Student's interval of two blocks is 13 standard errors wide to each side
+CURVES = {  # name of the figure, and words
+    "validation_accuracy": ("convergence", "validation accuracy"),
+    "train_loss": ("convergence-loss", "training loss"),
+    "grad_norm": ("convergence-gradients", "norm of the gradients"),
+}
+COLUMNS = 4  # of panels
+MOST_WITH_BLOCKS = 10  # arms whose names find a place between the dots of their blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +43,7 @@ def study_figures(frames: Frames) -> list[StudyFigure]:
         _differences(frames, summaries),
         _costs(frames, summaries, "parameters"),
         _costs(frames, summaries, "macs"),
-        _convergence(frames),
+        *(_convergence(frames, measure, name) for measure, (name, _) in CURVES.items()),
     ]
     return [figure for figure in made if figure is not None]
 
@@ -66,7 +73,8 @@ def _differences(frames: Frames, summaries: Sequence[ArmSummary]) -> StudyFigure
         name="differences",
         title=f"Difference to {frames.plan.baseline}",
         caption="Diamond and bar: mean paired difference with its 95 % interval, each comparison "
-        f"on its own. Dots: the single blocks.{zone}",
+        "on its own; of fewer than three blocks without. Dots: the single blocks."
+        f"{zone}",
         drawing=draw(make),
         numbers=[points, {s.label: _ends(s) for s in shown}, margin],
     )
@@ -77,79 +85,84 @@ def _costs(frames: Frames, summaries: Sequence[ArmSummary], cost: str) -> StudyF
     if not shown:
         return None
     points = {s.label: (100 * frames.by_block(s.label, MEASURE)).tolist() for s in shown}
+    many = len(shown) > MOST_WITH_BLOCKS
     colours = colours_of(summaries)
     layers = {s.layer: colours[s.label] for s in shown}
     words = {"parameters": "parameters", "macs": "MACs of an image"}[cost]
 
-    def make(narrow: bool) -> Figure:
-        figure, [axes] = panels(narrow, rows=3.0 if narrow else 3.4)
-        draw_costs(axes, shown, points, colours, cost, FEWEST_FOR_BARS)
+    def make(_: bool) -> Figure:
+        figure, [axes] = panels(False, rows=4.6 if many else 3.4)
+        draw_costs(axes, shown, {} if many else points, colours, cost)
         axes.set_xlabel(f"{words}, log scale")
         axes.set_ylabel("test accuracy, %")
-        handles = [
-            Line2D([], [], ls="", marker="o", ms=5, color=colour, label=layer)
-            for layer, colour in layers.items()
-        ]
-        axes.legend(
-            handles=handles,
-            loc="lower left",
-            bbox_to_anchor=(0, 1.0),
-            ncols=len(layers),
-            handletextpad=0.1,
-            columnspacing=1.2,
-            borderaxespad=0.2,
-        )
+        if len(layers) <= len(PALETTE):  # beyond, colours come again, and names tell them apart
+            handles = [
+                Line2D([], [], ls="", marker="o", ms=5, color=colour, label=layer)
+                for layer, colour in layers.items()
+            ]
+            axes.legend(
+                handles=handles,
+                loc="lower left",
+                bbox_to_anchor=(0, 1.0),
+                ncols=len(layers),
+                handletextpad=0.1,
+                columnspacing=1.2,
+                borderaxespad=0.2,
+            )
         return figure
 
     return StudyFigure(
         name="costs" if cost == "parameters" else cost,
         title=f"Accuracy against {'parameters' if cost == 'parameters' else 'MACs'}",
-        caption=f"Filled: {words}, while training; hollow, joined to it: deployed, where they are "
-        "fewer. Large: mean over the blocks, with its 95 % interval where there are three or more; "
-        "the blocks' common part is in it, so arms whose bars overlap may differ all the same. "
-        "Small: the single blocks. Counts are exact, and have no bar.",
-        drawing=draw(make),
+        caption=f"Filled: {words}, while training; hollow, joined to it: deployed, where they "
+        "differ. Large: mean over the blocks, with its 95 % interval where there are three or "
+        "more; the blocks' common part is in it, so arms whose bars overlap may differ all the "
+        f"same. {'' if many else 'Small: the single blocks. '}Stepped line: what no other arm "
+        "beats at as few deployed, by the means. Counts are exact, and have no bar.",
+        drawing=draw(make, narrow=False),  # the page has points that answer
         numbers=[points, {s.label: s.costs for s in shown}],
     )
 
 
-def _convergence(frames: Frames) -> StudyFigure | None:
-    rows = frames.curves[frames.curves["measure"] == CURVE]
+def _convergence(frames: Frames, measure: str, name: str) -> StudyFigure | None:
+    rows = frames.curves[frames.curves["measure"] == measure]
+    rows = rows[rows["value"].notna()]
     labels = [label for label in frames.plan.arms if (rows["label"] == label).any()]
     if not labels:
         return None
+    scale, words = scale_of(measure), CURVES[measure][1]
     wide = {
-        label: 100
+        label: scale
         * rows[rows["label"] == label].pivot(index="epoch", columns="block", values="value")
         for label in labels
     }
     baseline, colours = frames.plan.baseline, colours_of(summarise(frames))
-    percent = bands(frames, CURVE)
-    percent = percent.assign(low=100 * percent["low"], high=100 * percent["high"])
+    found = bands(frames, measure)
+    found = found.assign(low=scale * found["low"], high=scale * found["high"])
 
-    def make(narrow: bool) -> Figure:
-        columns = 2 if narrow else 4
-        height = 1.25 * -(-len(labels) // columns) + 0.3
-        figure, found = panels(narrow, height, len(labels), columns)
-        for label, axes in zip(labels, found, strict=True):
+    def make(_: bool) -> Figure:
+        figure, drawn = small_panels(len(labels), COLUMNS, (0.95, 0.38), (0.55, 0.45, 0.22))
+        for label, axes in zip(labels, drawn, strict=True):
             against = None if label == baseline else wide.get(baseline)
-            band = percent[(percent["label"] == label) & (percent["n"] >= FEWEST_FOR_BARS)]
+            band = found[found["label"] == label]
             draw_convergence(axes, wide[label], colours[label], against, band)
             axes.set_title(label)
         figure.supxlabel("epoch", fontsize=8, color=SOFT)
-        figure.supylabel("validation accuracy, %", fontsize=8, color=SOFT)
+        figure.supylabel(axis_words(measure), fontsize=8, color=SOFT)
         return figure
 
+    many = max(len(frame.columns) for frame in wide.values()) > FEW_BLOCKS
+    blocks = "Faint: from the lowest block to the highest." if many else "Thin: every block."
     ended = ""
     if (frames.cells["outcome"] == "diverged").any():
         ended = " A block that diverged ends there, and the mean with it."
     return StudyFigure(
-        name="convergence",
-        title="Convergence",
-        caption="Validation accuracy after each epoch. Thin: every block. Thick: their mean; its "
-        "95 % interval, epoch by epoch, is shaded where there are three blocks or more. "
+        name=name,
+        title=f"Convergence: {words}",
+        caption=f"{words[0].upper()}{words[1:]}, each epoch. {blocks} Thick: their mean; "
+        "its 95 % interval, epoch by epoch, is shaded where there are three blocks or more. "
         f"Dashed: the mean of {baseline}. All panels have the same axes.{ended}",
-        drawing=draw(make),
+        drawing=draw(make, narrow=False),  # the page has curves that answer
         numbers={label: frame.T.to_numpy().tolist() for label, frame in wide.items()},
     )
 
@@ -168,8 +181,8 @@ def panels(
     narrow: bool, rows: float, num_panels: int = 1, columns: int = 1, *, sharex: bool = True
 ) -> tuple[Figure, list[Axes]]:
     """A figure ``rows`` inches high, and its panels, whose axes are shared."""
-    figure = Figure(figsize=(3.5 if narrow else 7.2, rows), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    spaces = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    figure = Figure(figsize=(3.5 if narrow else 7.2, rows), layout=spaces)
     num_rows = -(-num_panels // columns)
     grid = figure.subplots(num_rows, columns, sharex=sharex, sharey=True, squeeze=False)
     used, spare = grid.flat[:num_panels], grid.flat[num_panels:]
@@ -178,6 +191,40 @@ def panels(
     for axes in used[max(0, num_panels - columns) :]:  # the lowest of each column
         axes.tick_params(labelbottom=True)
     return figure, list(used)
+
+
+def small_panels(
+    num_panels: int,
+    columns: int,
+    size: tuple[float, float],
+    edges: tuple[float, float, float],
+    *,
+    wide: float = 7.2,
+    sharex: bool = True,
+) -> tuple[Figure, list[Axes]]:
+    """Panels at fixed places, whose axes are shared: of twenty they would take seconds to be found.
+
+    All in inches.
+
+    Args:
+        size: Height of a panel, and of what is between two of them.
+        edges: Left, lower and upper margin.
+        wide: Of the figure.
+    """
+    num_rows, (tall, gap), (left, lower, upper) = -(-num_panels // columns), size, edges
+    high = num_rows * tall + (num_rows - 1) * gap + lower + upper
+    figure = Figure(figsize=(wide, high))
+    grid = figure.subplots(num_rows, columns, sharex=sharex, sharey=True, squeeze=False)
+    figure.subplots_adjust(
+        left=left / wide, right=1 - 0.08 / wide, bottom=lower / high, top=1 - upper / high,
+        wspace=0.08, hspace=gap / tall,
+    )  # fmt: skip
+    used = list(grid.flat[:num_panels])
+    for axes in grid.flat[num_panels:]:
+        axes.remove()
+    for axes in used[max(0, num_panels - columns) :]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
+    return figure, used
 
 
 def _ends(s: ArmSummary) -> list[float | None]:

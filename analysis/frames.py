@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
@@ -34,11 +35,36 @@ class Frames:
         """Blocks of which anything is recorded."""
         return sorted(self.cells["block"].unique().tolist())
 
+    @property
+    def whole_blocks(self) -> list[int]:
+        """Blocks of which the trials of all arms are recorded, diverged ones too."""
+        counts = self.cells.groupby("block")["label"].nunique()
+        return [int(block) for block in counts[counts == len(self.plan.arms)].index]
+
     def by_block(self, label: str, measure: str) -> pd.Series:
         """``measure`` of the arm ``label``, by block; NaN where a trial has none."""
-        rows = self.cells[self.cells["label"] == label]
+        rows = self._rows.get(label, self.cells[:0])
         values = rows[measure] if measure in rows else pd.Series(float("nan"), index=rows.index)
         return pd.Series(values.to_numpy(float), index=pd.Index(rows["block"], name="block"))
+
+    def num_diverged(self, label: str) -> int:
+        """How many trials of the arm ``label`` diverged."""
+        return int((self._rows.get(label, self.cells[:0])["outcome"] == "diverged").sum())
+
+    def records_of(self, label: str) -> list[Record]:
+        """The records of the arm ``label``, by block."""
+        return self._records.get(label, [])
+
+    @cached_property
+    def _records(self) -> dict[str, list[Record]]:
+        found: dict[str, list[Record]] = defaultdict(list)
+        for label, record in zip(self.cells["label"], self.records, strict=True):
+            found[label].append(record)
+        return found
+
+    @cached_property
+    def _rows(self) -> dict[str, pd.DataFrame]:
+        return {str(label): rows for label, rows in self.cells.groupby("label", sort=False)}
 
 
 def study_frames(plan: Plan, store: Store) -> Frames:

@@ -1,5 +1,9 @@
 """Simultaneous intervals of contrasts between arms, from values that are paired by block.
 
+Two kinds. ``tails=2``: all intervals of the family hold together. ``tails=1``: an interval is two
+bounds, and any choice of one bound a contrast holds together: what equivalence asks for, where
+each contrast is at the margin on one side, and nobody knows on which.
+
 How wide: the widest of three, each the standard error of another model times a quantile of its own.
 
 ``pooled``     arms and blocks add up, all arms are equally noisy: residual of the two-way table
@@ -8,8 +12,8 @@ How wide: the widest of three, each the standard error of another model times a 
 ``contrasts``  the contrasts are equally noisy, whatever the arms are: mean of their variances,
                with the degrees of freedom of Satterthwaite, ``(n - 1) tr(S)**2 / tr(S S)`` of
                their covariance S; the same quantile at these.
-``own``        this contrast alone, n - 1 degrees of freedom; the larger of Student's quantile at
-               these, and of the quantile of ``pooled``. (A quantile for several separate spreads
+``own``        this contrast alone, n - 1 degrees of freedom; the larger of its quantile by itself
+               at these, and of the quantile of ``pooled``. (A quantile for several separate spreads
                at n - 1 would cost a tenth of the power at ten blocks and eight arms.)
 
 The first alone calls up to 22 % of studies without an effect when one arm is noisier than the
@@ -22,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.quantiles import Weights, effect_found, simultaneous, student
+from analysis.quantiles import Weights, bounds, effect_found, simultaneous
 
 MOST_BLOCKS = 1000
 
@@ -41,15 +45,16 @@ class Model:
 class Interval:
     """``mean +- half_width``, one of a family that holds together with ``confidence``.
 
-    ``models``: the three estimates of noise; ``basis``, ``df``, ``quantile``: of the widest. All
-    differences equal: there is no noise to judge by, and ``half_width`` is 0.
+    ``tails``: 2, an interval; 1, two bounds. ``models``: the three estimates of noise; ``basis``,
+    ``df``, ``quantile``: of the widest. All differences equal: there is no noise to judge by, and
+    ``half_width`` is 0.
     """
 
     n: int
     mean: float
-    spread: float
     half_width: float
     confidence: float
+    tails: int
     basis: str
     df: float
     quantile: float
@@ -85,7 +90,11 @@ def pairwise(contrasts: Sequence[tuple[str, str]], arms: Sequence[str]) -> Weigh
 
 
 def simultaneous_intervals(
-    values: np.ndarray, weights: Weights, confidence: float, family: Weights | None = None
+    values: np.ndarray,
+    weights: Weights,
+    confidence: float,
+    family: Weights | None = None,
+    tails: int = 2,
 ) -> list[Interval]:
     """An interval a row of ``weights``; all of ``family`` hold together with ``confidence``.
 
@@ -95,6 +104,7 @@ def simultaneous_intervals(
         confidence: Joint probability.
         family: All contrasts that were declared, if some cannot be estimated: over columns of its
             own, since only the correlation counts. Default: ``weights``.
+        tails: 2: intervals that hold together; 1: bounds of which any one a contrast do.
 
     Raises:
         ValueError: Fewer than two blocks, a value that is not finite, weights that do not fit.
@@ -115,21 +125,21 @@ def simultaneous_intervals(
     shared = _above(np.trace(covariance) / len(sizes), floor)
     rate = np.trace(covariance) ** 2 / (covariance**2).sum() if shared else 1.0
     intervals = []
-    for index, size in enumerate(sizes):
+    for index, size in enumerate(sizes.tolist()):
         own = _above(covariance[index, index], floor)
         models = (
             Model("pooled", size * pooled, num_arms - 1.0),
             Model("contrasts", size * shared, float(rate)),
             Model("own", size * own, 1.0),
         )
-        width, quantile, model = widest(models, declared, confidence, n)
+        width, quantile, model = widest(models, declared, confidence, n, tails)
         intervals.append(
             Interval(
                 n=n,
                 mean=float(differences[:, index].mean()),
-                spread=float(np.sqrt(size * own)),
                 half_width=width,
                 confidence=confidence,
+                tails=tails,
                 basis=model.name,
                 df=model.rate * (n - 1),
                 quantile=quantile,
@@ -141,17 +151,18 @@ def simultaneous_intervals(
 
 
 def widest(
-    models: Sequence[Model], family: Weights, confidence: float, n: int
+    models: Sequence[Model], family: Weights, confidence: float, n: int, tails: int = 2
 ) -> tuple[float, float, Model]:
     """The largest half-width of ``models`` at ``n`` blocks, its quantile, and its model."""
+    of = bounds if tails == 1 else simultaneous
     found = []
     for model in models:
         df = model.rate * (n - 1)
         if model.name == "own":
-            joint = simultaneous(family, confidence, models[0].rate * (n - 1))
-            quantile = max(student(confidence, df), joint)
+            together = of(family, confidence, models[0].rate * (n - 1))
+            quantile = max(of(family[:1], confidence, df), together)
         else:
-            quantile = simultaneous(family, confidence, df)
+            quantile = of(family, confidence, df)
         found.append((quantile * (model.variance / n) ** 0.5, quantile, model))
     return max(found, key=lambda item: item[0])
 
@@ -166,7 +177,8 @@ def blocks_until(interval: Interval, half_width: float) -> int | None:
         return None
 
     def narrow(n: int) -> bool:
-        return widest(interval.models, interval.family, interval.confidence, n)[0] <= half_width
+        found = widest(interval.models, interval.family, interval.confidence, n, interval.tails)
+        return found[0] <= half_width
 
     low, high = 1, 2  # not narrow at low
     while not narrow(high):

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,23 +10,12 @@ NUM_DRAWS, SEED = 2**16 - 1, 20220227
 _CHUNK = 4096
 
 
-@dataclass(frozen=True)
-class MaxT:
-    """Result of the test.
+def max_t(differences: np.ndarray) -> tuple[float, ...]:
+    """The p of each contrast by a step-down max-T test of mean differences.
 
-    ``p``        a contrast each: the chance, if no arm differed, that any contrast of the family
-                 is as far from zero as this one; two-sided, adjusted for the family
-    ``patterns`` how many sign patterns were counted
-    ``seed``     None: all there are; otherwise they were drawn with it, and p is a little too large
-    """
-
-    p: tuple[float, ...]
-    patterns: int
-    seed: int | None
-
-
-def max_t(differences: np.ndarray) -> MaxT:
-    """Step-down max-T test of mean differences, exact up to ``MOST_EXACT`` blocks.
+    The chance, if no arm differed, that any contrast of the family is as far from zero as this one:
+    two-sided, adjusted for the family. Exact up to ``MOST_EXACT`` blocks; beyond, patterns are
+    drawn with ``SEED``, and p is a little too large.
 
     If no arm differs from another, what a block says is as likely with all its signs turned round.
     The signs of all contrasts of a block turn together, so that whatever their spread and
@@ -67,7 +55,7 @@ def max_t(differences: np.ndarray) -> MaxT:
     ordered_p = (counts + drawn) / (num_patterns + drawn)
     p = np.empty(len(order))
     p[order] = np.maximum.accumulate(ordered_p[::-1])[::-1]
-    return MaxT(tuple(p.tolist()), num_patterns, seed)
+    return tuple(p.tolist())
 
 
 def smallest_p(num_blocks: int) -> float:

@@ -2,36 +2,44 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.agenda import AGENDA, CostClaim, CostVerdict, Ratio, judge_cost
-from analysis.latency import subject_words
+from analysis.agenda import AGENDA, CostClaim, CostVerdict, Count, Ratio, judge_cost
 from analysis.looks import ERROR
+from analysis.measurements import SITUATION, Times, subject_words
 from analysis.numbers import NOTHING, count
 from analysis.table import Column, Table
-from records.benchmark import Measurement
+
+# What a case is told by where cases differ in it; a machine's key only if nothing else tells it.
+TELLING = ("name", "step", "dtype", "memory_format", "threads", "machine")
 
 
-def cost_verdicts(measurements: Sequence[Measurement]) -> dict[str, CostVerdict]:
+def cost_verdicts(frame: Times) -> dict[str, CostVerdict]:
     """The cost claims of the agenda of which anything was measured, by name.
 
     A claim is about inference: a layer that was ready for it, *folded* where it folds to the plain
-    convolution, in the *compact* form where it stays dynamic. A machine and a shape are a case; of
-    several measurements of one the last counts. Counts that must be equal are those of all shapes
-    of which the plain one was measured too, added up.
+    convolution, in the *compact* form where it stays dynamic. A case is a shape on a machine.
+    Counts that must be equal are compared shape by shape, with those of the plain one; what is told
+    of them is the first pair that differs, or the sum over the shapes.
+
+    Args:
+        frame: Of :func:`analysis.measurements.latest`.
     """
+    if frame.empty:
+        return {}
     found = {}
     for claim in AGENDA:
         if not isinstance(claim, CostClaim):
             continue
-        cases = list(_latest(m for m in measurements if _answers(m, claim)))
-        counts = _counts(claim, cases, measurements)
-        if cases and all(name in counts for name in claim.equal):
-            found[claim.name] = judge_cost(claim, counts, _ratios(cases))
+        cases = frame[_answers(frame, claim)]
+        counts = _counts(claim, cases, frame)
+        if len(cases) and all(name in counts for name in claim.equal):
+            ratios = _ratios(cases, _beside(cases, frame, claim))
+            found[claim.name] = judge_cost(claim, counts, ratios)
     return found
 
 
@@ -50,51 +58,101 @@ def bounds(ratios: np.ndarray, confidence: float) -> tuple[float, float]:
     return float(ordered[k - 1]), float(ordered[n - k])
 
 
-def group_ratios(measurement: Measurement) -> np.ndarray:
-    """Least time over the reference's least time, in each group of consecutive samples."""
-    groups = int(measurement.ratio["groups"] or 1)
-    size = max(1, len(measurement.samples) // groups)
-    ours, theirs = (
-        np.array([row[0] for row in rows][: groups * size]).reshape(groups, size).min(axis=1)
-        for rows in (measurement.samples, measurement.reference)
-    )
-    return ours / theirs
+def _answers(frame: Times, claim: CostClaim) -> pd.Series:
+    ready = frame["state"] == "folded" if claim.equal else frame["form"] == "compact"
+    return (frame["layer"] == claim.layer) & (frame["mode"] == "inference") & ready
 
 
-def _answers(m: Measurement, claim: CostClaim) -> bool:
-    layer = m.arm.get("layer") or {}
-    is_layer = str(layer.get("class", "")).rpartition(".")[2] == claim.layer
-    state, form = m.situation.get("state"), layer.get("options", {}).get("form")
-    ready = state == "folded" if claim.equal else form == "compact"
-    return m.outcome == "measured" and is_layer and ready and m.situation.get("mode") == "inference"
+def _beside(
+    cases: Times, frame: Times, claim: CostClaim
+) -> list[tuple[float, float, float] | None]:
+    """Time of each case over that of the layer's other form there; all intervals hold together.
+
+    Of two medians of ratios to the plain one, each with half of the case's share of the error.
+    """
+    found: list[tuple[float, float, float] | None] = []
+    if not claim.other_form:
+        return [None] * len(cases)
+    others = frame[(frame["layer"] == claim.layer) & (frame["form"] == claim.other_form)]
+    situation = ["kind", "subject", "key", "image", *SITUATION]
+    there = {tuple(row[name] for name in situation): row for row in others.to_dict("records")}
+    confidence = 1 - ERROR / (2 * max(1, len(cases)))
+    for case in cases.to_dict("records"):
+        other = there.get(tuple(case[name] for name in situation))
+        if other is None:
+            found.append(None)
+            continue
+        ours, theirs = np.array(case["groups"]), np.array(other["groups"])
+        (low, high), (least, most) = bounds(ours, confidence), bounds(theirs, confidence)
+        ratio = float(np.median(ours) / np.median(theirs))
+        found.append((ratio, max(0.0, low) / most, high / least if least > 0 else math.inf))
+    return found
 
 
-def _latest(measurements: Iterable[Measurement]) -> Iterable[Measurement]:
-    last = {}
-    for m in sorted(measurements, key=lambda m: m.taken):
-        last[str([m.kind, m.arm, m.subject, m.situation, m.key])] = m
-    return last.values()
-
-
-def _ratios(cases: Sequence[Measurement]) -> list[Ratio]:
+def _ratios(cases: Times, beside: Sequence[tuple[float, float, float] | None]) -> list[Ratio]:
     joint = 1 - ERROR / max(1, len(cases))  # by Bonferroni
     found = []
-    for m in cases:
-        ratios = group_ratios(m)
+    for case, groups, other in zip(_labels(cases), cases["groups"], beside, strict=True):
+        ratios = np.array(groups)
         low, high = bounds(ratios, 0.90)
         joint_low, joint_high = bounds(ratios, joint)
-        value = float(np.median(ratios))
         found.append(
             Ratio(
-                case=_case(m),
-                value=value,
+                case=case,
+                value=float(np.median(ratios)),
                 low=low,
                 high=high,
                 joint_low=joint_low,
                 joint_high=joint_high,
+                other=other,
             )
         )
     return found
+
+
+def _labels(cases: Times) -> list[str]:
+    """What each case is, with whatever tells it from another."""
+    labels = [
+        f"{subject_words(str(row['subject']))}, image {row['image']}, {row['device']}, "
+        f"batch {row['batch']}"
+        for row in cases.to_dict("records")
+    ]
+    for name in (*TELLING, "key"):
+        if cases[name].nunique() > 1 and not (name == "key" and len(set(labels)) == len(labels)):
+            words = {"threads": "{} threads", "key": "machine {}"}.get(name, "{}")
+            labels = [
+                f"{label}, {words.format(value)}"
+                for label, value in zip(labels, cases[name], strict=True)
+            ]
+    return labels
+
+
+def _counts(claim: CostClaim, cases: Times, frame: Times) -> dict[str, Count]:
+    """By cost; nothing of one that a shape lacks, of the layer or of the plain one.
+
+    The plain one's are those of the one timed beside the layer, or of a measurement of its own.
+    """
+    shape = ["kind", "subject", "image"]
+    plain = frame[frame["layer"] == claim.against].drop_duplicates(shape, keep="last")
+    both = cases.merge(plain, on=shape, how="left", suffixes=("", "_plain"))
+    counts = {}
+    for cost in claim.equal:
+        key = cost.partition("_")[0]
+        # Counts are facts of a shape: several machines say them again.
+        of_plain = both[f"beside_{key}"].where(both[f"beside_{key}"].notna(), both[f"{key}_plain"])
+        both[f"{key}_plain"] = of_plain
+        pairs = both[[*shape, key, f"{key}_plain"]].drop_duplicates()
+        if pairs.empty or pairs[[key, f"{key}_plain"]].isna().any(axis=None):
+            continue
+        unequal = pairs[pairs[key] != pairs[f"{key}_plain"]]
+        told = unequal.iloc[:1] if len(unequal) else pairs
+        where = "".join(
+            f"{subject_words(str(row['subject']))}, image {row['image']}"
+            for row in unequal[:1].to_dict("records")
+        )
+        sums = [float(told[name].sum()) for name in (key, f"{key}_plain")]
+        counts[cost] = Count(layer=sums[0], plain=sums[1], where=where)
+    return counts
 
 
 def _interval(low: float, high: float) -> str:
@@ -110,72 +168,57 @@ def _milliseconds(seconds: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _case(m: Measurement) -> str:
-    shape = subject_words(", ".join(f"{key} {value}" for key, value in m.subject.items()))
-    where = f"{m.situation['device']}, batch {m.situation['batch']}"
-    return f"{shape}, image {m.situation['image']}, {where}"
-
-
-def _counts(
-    claim: CostClaim, cases: Sequence[Measurement], measurements: Sequence[Measurement]
-) -> dict[str, tuple[float, float]]:
-    """Sums over the shapes of the layer and of the plain one; nothing if a shape lacks either."""
-    plain = {
-        _shape(m): m.costs
-        for m in measurements
-        if m.arm.get("layer") is None and m.outcome == "measured"
-    }
-    counts = {}
-    for name in claim.equal:
-        key = name.partition("_")[0]
-        pairs = [(m.costs.get(key), plain.get(_shape(m), {}).get(key)) for m in cases]
-        known = [(a, b) for a, b in pairs if a is not None and b is not None]
-        if pairs and len(known) == len(pairs):
-            counts[name] = (float(sum(a for a, _ in known)), float(sum(b for _, b in known)))
-    return counts
-
-
-def _shape(m: Measurement) -> str:
-    return str((m.kind, sorted(m.subject.items()), m.situation.get("image")))
-
-
 def ratio_table(verdict: CostVerdict) -> Table:
     """The cases of a cost claim, with the intervals that judge it."""
     claim = verdict.claim
-    columns = (
+    columns = [
         Column("case", "case", is_text=True),
         Column("ratio", f"time / {claim.against}"),
         Column("interval", "90 % interval"),
         Column("joint", "95 % of all together"),
-    )
+    ]
+    if any(r.other for r in verdict.ratios):
+        columns += [
+            Column("other", f"time / {claim.other_form}"),
+            Column("other_interval", "95 % of all together"),
+        ]
     rows = tuple(
         {
             "case": r.case,
             "ratio": f"{r.value:.2f}",
             "interval": _interval(r.low, r.high),
             "joint": _interval(r.joint_low, r.joint_high),
+            "other": f"{r.other[0]:.2f}" if r.other else NOTHING,
+            "other_interval": _interval(*r.other[1:]) if r.other else NOTHING,
         }
         for r in verdict.ratios
     )
-    notes = (
-        []
-        if claim.margin is None
-        else [f"Equal in time: every 90 % interval within {100 * claim.margin:g} % of one."]
-    )
+    notes = [
+        "Ratio: median over groups of samples, taken in turn, of the least time of the layer over "
+        f"that of {claim.against}; intervals are exact, whatever the distribution."
+    ]
+    if claim.margin is not None:
+        notes.append(f"Equal in time: every 90 % interval within {100 * claim.margin:g} % of one.")
     return Table(
         title=f"{claim.name}: {claim.wording}",
-        columns=columns,
+        columns=tuple(columns),
         rows=rows,
-        data=tuple(dataclasses.asdict(r) for r in verdict.ratios),
+        data=tuple(_ratio_data(r) for r in verdict.ratios),
         footnotes=tuple(notes),
     )
 
 
-def speed_table(frame: pd.DataFrame) -> Table:
+def _ratio_data(ratio: Ratio) -> dict[str, str | float | None]:
+    row = dataclasses.asdict(ratio)
+    ends = row.pop("other") or (None, None, None)
+    return row | dict(zip(("other", "other_low", "other_high"), ends, strict=True))
+
+
+def speed_table(frame: Times) -> Table:
     """What was measured of speed, a row a thing and situation.
 
     Args:
-        frame: Of :func:`analysis.latency.benchmark_frame`.
+        frame: Of :func:`analysis.measurements.latest`.
     """
     columns = (
         Column("name", "layer or network", is_text=True),
@@ -203,7 +246,8 @@ def speed_table(frame: pd.DataFrame) -> Table:
     shaky = int((frame["unstable"] != "").sum())
     notes = [
         "Least time of a call. Time / plain: over that of the plain reference, measured in turn "
-        "with it on the same machine; the ratio is what carries over, not the milliseconds."
+        "with it on the same machine: median over groups of samples of the ratio of least times. "
+        "It is what carries over, not the milliseconds."
     ]
     if shaky:
         notes.append(f"CAUTION: {shaky} of {len(frame)} were taken on a machine that was not calm.")
@@ -211,6 +255,9 @@ def speed_table(frame: pd.DataFrame) -> Table:
         title="Measured times",
         columns=columns,
         rows=rows,
-        data=tuple({str(k): v for k, v in row.items()} for row in frame.to_dict("records")),
+        data=tuple(
+            {str(k): v for k, v in row.items()}
+            for row in frame.drop(columns="groups").to_dict("records")
+        ),
         footnotes=tuple(notes),
     )

@@ -4,11 +4,35 @@ import math
 from collections.abc import Iterable
 
 NOTHING = "-"
+_UNITS = {"epochs_to_target": " epochs", "seconds_to_target": " s"}
 
 
 def scale_of(measure: str) -> float:
     """What a value of ``measure`` is multiplied by for people: accuracies are shown in percent."""
     return 100.0 if measure.endswith("accuracy") else 1.0
+
+
+def unit_of(measure: str) -> str:
+    """The unit that differences of ``measure`` are shown in, with a blank before it."""
+    return " points" if scale_of(measure) == 100 else _UNITS.get(measure, "")
+
+
+def cost_words(cost: str) -> str:
+    """
+    >>> cost_words("macs_deployed"), cost_words("parameters_training")
+    ('MACs deployed', 'parameters training')
+    """
+    return cost.replace("_", " ").replace("macs", "MACs").replace("flops", "FLOPs")
+
+
+def axis_words(measure: str) -> str:
+    """``measure`` with the unit of its values, for an axis.
+
+    >>> axis_words("test_accuracy"), axis_words("seconds_to_target"), axis_words("train_loss")
+    ('test accuracy, %', 'seconds to target, s', 'train loss')
+    """
+    unit = ", %" if scale_of(measure) == 100 else unit_of(measure) and f",{unit_of(measure)}"
+    return f"{measure.replace('_', ' ')}{unit}"
 
 
 def decimals(uncertainties: Iterable[float | None], scale: float = 100.0) -> int:

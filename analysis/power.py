@@ -1,13 +1,17 @@
 """What a number of blocks can find, how blocks go together, and how often an arm wins."""
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from analysis.quantiles import effect_found, student
+from analysis.intervals import MOST_BLOCKS
+from analysis.quantiles import Weights, effect_found, simultaneous
 from analysis.statistics import CONFIDENCE
+
+PAIR: Weights = ((-1.0, 1.0),)  # one arm against another, by itself
 
 
 @dataclass(frozen=True)
@@ -23,35 +27,45 @@ class WinShare:
 
 
 def smallest_effect(
-    spread: float, n: int, power: float = 0.8, confidence: float = CONFIDENCE
+    spread: float,
+    n: int,
+    family: Weights = PAIR,
+    power: float = 0.8,
+    confidence: float = CONFIDENCE,
 ) -> float:
-    """The difference that n blocks find with chance ``power``, by a paired t test alone.
+    """The difference that a design of n blocks finds with chance ``power``.
+
+    By the interval that holds for all of ``family`` together, of arms that are equally noisy, with
+    ``(a - 1)(n - 1)`` degrees of freedom of its a arms. Of a pair: by a paired t test.
 
     Args:
         spread: Standard deviation of the paired differences.
+        family: The contrasts that are to hold together.
 
     Raises:
         ValueError: Fewer than two blocks.
     """
     if n < 2:
         raise ValueError(f"{n} blocks; allowed: two or more")
-    return effect_found(student(confidence, n - 1), n - 1, power) * spread / n**0.5
+    df = (len(family[0]) - 1) * (n - 1)
+    return effect_found(simultaneous(family, confidence, df), df, power) * spread / n**0.5
 
 
 def blocks_needed(
-    effect: float, spread: float, power: float = 0.8, confidence: float = CONFIDENCE
-) -> int:
-    """The fewest blocks that find ``effect`` with chance ``power``, by a paired t test alone.
+    effect: float, spread: float, family: Weights = PAIR, confidence: float = CONFIDENCE
+) -> int | None:
+    """The fewest blocks of which :func:`smallest_effect` is no more; None: above ``MOST_BLOCKS``.
 
     Raises:
         ValueError: ``effect`` or ``spread`` is not above zero.
     """
     if effect <= 0 or spread <= 0:
         raise ValueError(f"effect {effect}, spread {spread}; allowed: numbers above 0")
-    n = 2
-    while smallest_effect(spread, n, power, confidence) > effect:
-        n += 1
-    return n
+    sizes = range(2, MOST_BLOCKS + 1)
+    at = bisect_left(
+        sizes, -effect, key=lambda n: -smallest_effect(spread, n, family, confidence=confidence)
+    )
+    return sizes[at] if at < len(sizes) else None
 
 
 def win_share(differences: pd.Series, confidence: float = CONFIDENCE) -> WinShare:

@@ -10,6 +10,7 @@ from scipy.stats import qmc
 # Contrasts as rows, arms as columns: the estimate of row w is ``w @ means``.
 Weights = tuple[tuple[float, ...], ...]
 
+SPENT = 0.8  # the rest is for spreads that are estimated
 _NUM_POINTS, _NUM_GROUPS = 2**15, 256
 
 
@@ -43,6 +44,18 @@ def simultaneous(family: Weights, confidence: float, df: float) -> float:
     low = student(confidence, df)  # of one contrast; Bonferroni's is the other end
     high = student(1 - (1 - confidence) / len(family), df)
     return float(optimize.brentq(excess, 0.95 * low, 1.05 * high, xtol=1e-9))
+
+
+def bounds(family: Weights, confidence: float, df: float) -> float:
+    """Quantile of one-sided bounds of a family, of which any choice of one a contrast holds.
+
+    Of one contrast it is exact. Of m contrasts each bound errs with an m-th of ``SPENT`` of the
+    rest, so that whatever their correlation is and on whichever side each is chosen, they err with
+    no more together: a noisy baseline moves two differences as one, and bounds on either side of
+    them err with all that they spend. Never above :func:`simultaneous`, which holds on both sides.
+    """
+    each = (1 - confidence) * (SPENT / len(family) if len(family) > 1 else 1)
+    return min(student(1 - 2 * each, df), simultaneous(family, confidence, df))
 
 
 @lru_cache(maxsize=256)

@@ -3,10 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from analysis.numbers import decimals, scale_of, signed
-from analysis.verdict import Part, Verdict
+from analysis.numbers import decimals, scale_of, signed, unit_of
+from analysis.verdict import DECIDED, Part, Verdict
 
-_UNITS = {"epochs_to_target": " epochs", "seconds_to_target": " s"}
 _SAID = {
     "supported": "holds",
     "contradicted": "is contradicted",
@@ -20,37 +19,64 @@ _SAID = {
 
 def sentence(verdict: Verdict) -> str:
     """A verdict with its numbers, for people."""
+    head, parts, after = pieces(verdict)
+    return " ".join([f"{head}: {'; '.join(parts)}.", *after])
+
+
+def pieces(verdict: Verdict) -> tuple[str, list[str], list[str]]:
+    """What :func:`sentence` is made of: its head, what is said of each contrast, what follows."""
     claim, name = verdict.claim, verdict.claim.name
     if verdict.word == "no data":
-        return f"{name}: no data: {verdict.reason}."
+        return f"{name}: no data", [verdict.reason], []
     if verdict.look is None:
-        return f"{name}: no verdict yet: {verdict.reason}."
+        return f"{name}: no verdict yet", [verdict.reason], []
     if not verdict.parts:
-        return f"{name}: no verdict: {verdict.reason}."
+        return f"{name}: no verdict", [verdict.reason], []
     head = {
         "in parts": f"{name}, {_counted(verdict.parts)}",
         "in words": f"{name}, in words",
         "no verdict": f"{name}: no verdict",
     }.get(verdict.word, f"{name} is {verdict.word}")
     told = _in_order(verdict) if claim.direction == "different" else list(verdict.parts)
-    text = f"{head}, at {verdict.look} blocks: {'; '.join(_told(p, verdict) for p in told)}."
+    after = []
     if claim.direction == "trend":
-        text += f" {_trend(verdict.parts)}."
+        after.append(f"{_trend(verdict.parts)}.")
     if claim.direction == "different":
-        text += " Arms whose intervals overlap are in no order that is known."
+        after.append("Arms whose intervals overlap are in no order that is known.")
+    if verdict.next_look:
+        after.append(f"The next declared look is at {verdict.next_look} blocks.")
     if verdict.num_later:
-        text += f" {verdict.num_later} blocks came after this look and are left out."
-    return text
+        after.append(f"{verdict.num_later} blocks came after this look and are left out.")
+    where = f"{head} on {verdict.dataset}, at {verdict.look} blocks"
+    return where, [_told(part, verdict) for part in told], after
 
 
-def unit_of(measure: str) -> str:
-    """The unit that differences of ``measure`` are shown in, with a blank before it."""
-    return " points" if scale_of(measure) == 100 else _UNITS.get(measure, "")
+def in_short(verdict: Verdict) -> str:
+    """A verdict in one line, without the numbers of each of several contrasts."""
+    if verdict.look is None or len(verdict.parts) < 2:
+        return verdict.sentence
+    head, _, after = pieces(verdict)
+    extra = after[1:] if verdict.claim.direction in ("trend", "different") else after
+    return " ".join([f"{head}: {gist(verdict)}.", *extra])
+
+
+def gist(verdict: Verdict) -> str:
+    """What a judged claim comes to, in a line: the number of one contrast, or how many hold."""
+    if not any(shown(part, verdict) for part in verdict.parts):
+        return verdict.reason or "; ".join(dict.fromkeys(p.note for p in verdict.parts if p.note))
+    if len(verdict.parts) == 1:
+        [part] = verdict.parts
+        return f"{part.arm} - {part.against}: {shown(part, verdict)}"
+    if verdict.claim.direction == "trend":
+        return _trend(verdict.parts)
+    if verdict.claim.direction == "different":
+        return _ranked(verdict)
+    return f"{_counted(verdict.parts)} of {len(verdict.parts)}; {_range(verdict)}"
 
 
 def shown(part: Part, verdict: Verdict) -> str:
     """``+0.52 points (+0.21 to +0.83)``, of the interval that decides; nothing if there is none."""
-    interval = part.alone if verdict.claim.combine == "peers" else part.joint
+    interval = verdict.deciding(part)
     if interval is None:
         return ""
     scale, measure = scale_of(verdict.claim.measure), verdict.claim.measure
@@ -58,6 +84,8 @@ def shown(part: Part, verdict: Verdict) -> str:
     low, mean, high = (
         signed(scale * value, digits) for value in (interval.low, interval.mean, interval.high)
     )
+    if interval.half_width == 0:  # without noise there is nothing to judge by: no certainty
+        return f"{mean}{unit_of(measure)}"
     return f"{mean}{unit_of(measure)} ({low} to {high})"
 
 
@@ -121,6 +149,30 @@ def _course(chain: Sequence[Part]) -> str:
     return "shows no step that can be told from none"
 
 
+def _ranked(verdict: Verdict) -> str:
+    """Which contrasts go which way, the largest first."""
+    told = _in_order(verdict)
+    groups = {word: [p for p in told if p.word == word] for word in ("greater", "less")}
+    lines = [
+        f"{word}: {', '.join(f'{p.arm} than {p.against}' for p in parts)}"
+        for word, parts in groups.items()
+        if parts
+    ]
+    open_ = len(told) - sum(map(len, groups.values()))
+    lines += [f"{open_} of {len(told)} not told apart"] if open_ else []
+    return "; ".join(lines)
+
+
+def _range(verdict: Verdict) -> str:
+    """The differences of all contrasts, from the least to the largest."""
+    intervals = [i for part in verdict.parts if (i := verdict.deciding(part))]
+    scale = scale_of(verdict.claim.measure)
+    digits = decimals([i.half_width for i in intervals], scale)
+    ends = [signed(scale * end(i.mean for i in intervals), digits) for end in (min, max)]
+    return f"differences {' to '.join(ends)}{unit_of(verdict.claim.measure)}"
+
+
 def _counted(parts: Sequence[Part]) -> str:
-    words = Counter(part.word for part in parts)
-    return ", ".join(f"{count} {word}" for word, count in words.items())
+    words: Counter[str] = Counter(part.word for part in parts)
+    order = [word for word in (*DECIDED, *words) if word in words]
+    return ", ".join(f"{words[word]} {word}" for word in dict.fromkeys(order))

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+
+from analysis.quantiles import student
 
 CONFIDENCE = 0.95
+FEWEST_FOR_INTERVAL = 3  # that of two blocks is 9 standard deviations wide to each side
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Estimate:
     """A mean over ``n`` blocks and its interval, in the unit of the values.
 
     ``spread`` is the standard deviation of the values (n - 1 in the denominator). ``low`` and
-    ``high`` are None where no interval can be had: of fewer than two values, or of equal ones.
+    ``high`` are None where no interval is told: of fewer than three values, or of equal ones.
     """
 
     n: int
@@ -51,7 +53,8 @@ def estimate(values: pd.Series, confidence: float = CONFIDENCE) -> Estimate | No
 
     ``mean +- t * spread / sqrt(n)`` with the quantile t of n - 1 degrees of freedom: exact for
     independent normal values, one interval at a time. Values that are all equal have no spread to
-    judge by (accuracies on few test examples often are), so they get no interval.
+    judge by (accuracies on few test examples often are), so they get no interval; nor do two, whose
+    interval is so wide that it would be read as anything.
     """
     found = values.dropna().to_numpy(float)
     n = len(found)
@@ -63,5 +66,7 @@ def estimate(values: pd.Series, confidence: float = CONFIDENCE) -> Estimate | No
     spread = float(np.std(found, ddof=1))
     if np.ptp(found) <= 1e-12 * max(1.0, abs(mean)):  # equal but for rounding
         return Estimate(n, mean, 0.0)
-    half_width = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread / math.sqrt(n)
+    if n < FEWEST_FOR_INTERVAL:
+        return Estimate(n, mean, spread)
+    half_width = student(confidence, n - 1) * spread / math.sqrt(n)
     return Estimate(n, mean, spread, mean - half_width, mean + half_width)

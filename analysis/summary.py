@@ -1,23 +1,26 @@
 """What the records say of each arm and of each declared contrast. No verdicts: estimates."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+import pandas as pd
 
 from analysis.frames import Frames
 from analysis.statistics import Estimate, estimate, paired_differences
+from records.plan import Plan
 
 MEASURE = "test_accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """``arm`` minus ``against`` in ``measure``, over the blocks that have both.
+    """``arm`` minus ``against`` in some measure, over the blocks that have both.
 
     ``estimate`` is None where nothing can be said, and ``why`` says why.
     """
 
     arm: str
     against: str
-    measure: str
     estimate: Estimate | None
     why: str = ""
 
@@ -56,12 +59,10 @@ def summarise(frames: Frames, measure: str = MEASURE) -> list[ArmSummary]:
             label=label,
             layer=layer_name(configuration),
             note=plan.notes.get(label, ""),
-            costs=_costs(frames, label),
+            costs=costs_of(frames, label),
             num_trials=len(frames.by_block(label, measure)),
-            num_diverged=num_diverged(frames, label),
-            value=None
-            if num_diverged(frames, label)
-            else estimate(frames.by_block(label, measure)),
+            num_diverged=frames.num_diverged(label),
+            value=None if frames.num_diverged(label) else estimate(frames.by_block(label, measure)),
             difference=None
             if label == plan.baseline
             else compare(frames, label, plan.baseline, measure),
@@ -78,7 +79,7 @@ def compare(frames: Frames, arm: str, against: str, measure: str = MEASURE) -> C
     """
     found, why = None, ""
     for label in (arm, against):
-        if diverged := num_diverged(frames, label):
+        if diverged := frames.num_diverged(label):
             num_trials = len(frames.by_block(label, measure))
             why = f"{diverged} of {num_trials} trials of {label} diverged"
     if not why:
@@ -87,13 +88,39 @@ def compare(frames: Frames, arm: str, against: str, measure: str = MEASURE) -> C
         )
         found = estimate(differences)
         why = "" if found else f"no block has both {arm} and {against}"
-    return Comparison(arm=arm, against=against, measure=measure, estimate=found, why=why)
+    return Comparison(arm=arm, against=against, estimate=found, why=why)
 
 
-def num_diverged(frames: Frames, label: str) -> int:
-    """How many trials of the arm ``label`` diverged."""
-    rows = frames.cells[frames.cells["label"] == label]
-    return int((rows["outcome"] == "diverged").sum())
+def whole_blocks(frames: Frames, measure: str = MEASURE) -> pd.DataFrame:
+    """A row a block, a column an arm: of arms without a diverged trial, blocks that all have."""
+    table = pd.DataFrame(
+        {
+            label: frames.by_block(label, measure)
+            for label in frames.plan.arms
+            if not frames.num_diverged(label)
+        }
+    )
+    return table.loc[:, table.notna().any()].dropna()
+
+
+def diverged_arms(frames: Frames, labels: Iterable[str]) -> list[str]:
+    """Those of ``labels`` of which a trial diverged."""
+    return [label for label in labels if frames.num_diverged(label)]
+
+
+def dataset(plan: Plan) -> str:
+    """Name of the data set of ``plan``."""
+    return (plan.arms[plan.baseline].get("data") or {}).get("name", "data")
+
+
+def num_test(plan: Plan) -> int:
+    """Examples that ``plan`` tests on; 0 if it does not say."""
+    return (plan.arms[plan.baseline].get("data") or {}).get("num_test") or 0
+
+
+def heading(plan: Plan) -> str:
+    """What a table of ``plan`` begins with: ``depth (reference, fashion_mnist)``."""
+    return f"{plan.name} ({plan.preset}, {dataset(plan)})"
 
 
 def layer_name(configuration: dict) -> str:
@@ -102,8 +129,8 @@ def layer_name(configuration: dict) -> str:
     return layer.get("class", "Conv2d").rpartition(".")[2]
 
 
-def _costs(frames: Frames, label: str) -> dict[str, float]:
-    arm = frames.plan.cell_id(label)
-    found = [record for record in frames.records if record.cell == arm]
+def costs_of(frames: Frames, label: str) -> dict[str, float]:
+    """The costs that were recorded of the arm ``label``; empty without a record."""
+    found = frames.records_of(label)
     # They follow from the configuration; should two strata count differently, the later is better.
     return max(found, key=lambda record: record.times["finished"]).costs if found else {}

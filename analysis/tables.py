@@ -1,25 +1,22 @@
-"""The tables of a study: its arms, and the contrasts of each of its claims."""
+"""The table of a study: its arms, what they cost, and how they differ from the baseline."""
 
 import math
 from typing import Any
 
 from analysis.best import best_arm
 from analysis.frames import Frames
-from analysis.intervals import Interval
-from analysis.numbers import NOTHING, count, decimals, scale_of, signed
-from analysis.sentences import unit_of
-from analysis.statistics import Estimate
-from analysis.summary import MEASURE, ArmSummary, Comparison, summarise
+from analysis.numbers import NOTHING, count, decimals, signed
+from analysis.statistics import FEWEST_FOR_INTERVAL, Estimate
+from analysis.summary import MEASURE, ArmSummary, Comparison, heading, summarise
 from analysis.table import Column, Table
-from analysis.verdict import Part, Verdict
-from analysis.verdict_tables import agenda_table as agenda_table
-from analysis.verdict_tables import verdict_table as verdict_table
+from records.claim import COSTS
 
 ARM_COLUMNS = (
     Column("arm", "arm", is_text=True),
     Column("parameters_training", "parameters"),
-    Column("parameters_deployed", "deployed"),
-    Column("macs_deployed", "MACs"),
+    Column("parameters_deployed", "parameters deployed"),
+    Column("macs_training", "MACs"),
+    Column("macs_deployed", "MACs deployed"),
     Column("n", "n"),
     Column("value", "accuracy", unit="%"),
     Column("difference", "difference", unit="points"),
@@ -36,163 +33,78 @@ def study_table(frames: Frames) -> Table:
     digits = decimals([d.half_width for d in differences if d])
     best, why = best_arm(frames)
     return Table(
-        title=f"{plan.name} ({plan.preset}): {plan.question}",
+        title=f"{heading(plan)}: {plan.question}",
         columns=ARM_COLUMNS,
-        rows=tuple(_arm_row(s, plan.baseline, value_digits, digits) for s in summaries),
+        rows=tuple(_arm_row(s, value_digits, digits) for s in summaries),
         data=tuple(_arm_data(s) for s in summaries),
         footnotes=(*_footnotes(frames, summaries), why),
         best=frozenset((row, "value") for row, s in enumerate(summaries) if s.label == best),
     )
 
 
-def claim_table(verdict: Verdict) -> Table:
-    """The contrasts of one claim: verdict, difference, and the interval that decides it."""
-    claim, scale = verdict.claim, scale_of(verdict.claim.measure)
-    unit = unit_of(claim.measure).strip()
-    deciding = [deciding_interval(verdict, part) for part in verdict.parts]
-    digits = decimals([found.half_width for found in deciding if found], scale)
-    width = f"{100 * (1 - verdict.error):.3g} % interval"
-    columns = [
-        Column("contrast", "contrast", is_text=True),
-        Column("verdict", "verdict", is_text=True),
-        Column("n", "n", unit="blocks"),
-        Column("difference", "difference", unit=unit),
-        Column("interval", width, unit=unit),
-        Column("p", "exact p"),
-        Column("found", "found 4 in 5", unit=unit),
-        Column("more", "more needed", unit="blocks"),
-    ]
-    if claim.fewer:
-        columns.append(Column("cost", claim.fewer.replace("_", " ")))
-        columns.append(Column("cost_against", "against"))
-    rows, data = [], []
-    for part, found in zip(verdict.parts, deciding, strict=True):
-        row = {column.key: NOTHING for column in columns}
-        row |= {"contrast": f"{part.arm} - {part.against}", "verdict": part.word}
-        p = part.p_alone if claim.combine == "peers" else part.p
-        if found:
-            low, mean, high = (
-                signed(scale * x, digits) for x in (found.low, found.mean, found.high)
-            )
-            row |= {"n": str(found.n), "difference": mean, "interval": f"{low} to {high}"}
-        if p is not None:
-            row["p"] = f"{p:.3f}"
-        if part.smallest_effect is not None:
-            row["found"] = f"{scale * part.smallest_effect:.{digits}f}"
-        if part.more_blocks is not None:
-            row["more"] = str(part.more_blocks)
-        if part.costs:
-            row |= {"cost": count(part.costs[0]), "cost_against": count(part.costs[1])}
-        rows.append(row)
-        data.append(
-            {
-                "arm": part.arm,
-                "against": part.against,
-                "verdict": part.word,
-                "unit": unit or "as measured",
-                "pairs": found.n if found else 0,
-                "difference": scale * found.mean if found else math.nan,
-                "low": scale * found.low if found else math.nan,
-                "high": scale * found.high if found else math.nan,
-                "p": p,
-                "note": part.note,
-            }
-        )
-    notes = [f"{part.arm} - {part.against}: {part.note}." for part in verdict.parts if part.note]
-    if not verdict.parts:
-        notes.append(verdict.sentence)
-    return Table(
-        title=f"{claim.name} ({verdict.study}, {verdict.preset}): {claim.wording}",
-        columns=tuple(columns),
-        rows=tuple(rows),
-        data=tuple(data),
-        footnotes=tuple(notes),
-    )
-
-
-def deciding_interval(verdict: Verdict, part: Part) -> Interval | None:
-    """The interval that decides; where every peer must be beaten, that of each by itself."""
-    return part.alone if verdict.claim.combine == "peers" else part.joint
-
-
-def _arm_row(s: ArmSummary, baseline: str, value_digits: int, digits: int) -> dict[str, str]:
-    shown = NOTHING if s.value is None else f"{100 * s.value.mean:.{value_digits}f}"
-    if s.difference is None:
-        compared = {"difference": "baseline", "interval": ""}
-    else:
-        compared = _difference_cells(s.difference, digits, 100.0)
+def _arm_row(s: ArmSummary, value_digits: int, digits: int) -> dict[str, str]:
     return {
         "arm": s.label,
         "parameters_training": count(s.costs.get("parameters_training")),
         "parameters_deployed": count(s.costs.get("parameters_deployed")),
+        "macs_training": count(s.costs.get("macs_training")),
         "macs_deployed": count(s.costs.get("macs_deployed")),
-        **compared,
         "n": str(s.num_trials),
-        "value": f"{s.num_diverged} diverged" if s.num_diverged else shown,
+        "value": _value_cell(s, value_digits),
+        **_difference_cells(s.difference, digits),
     }
 
 
-def _difference_cells(comparison: Comparison, digits: int, scale: float) -> dict[str, str]:
+def _value_cell(s: ArmSummary, digits: int) -> str:
+    if s.num_diverged:
+        return f"{s.num_diverged} diverged"
+    return NOTHING if s.value is None else f"{100 * s.value.mean:.{digits}f}"
+
+
+def _difference_cells(comparison: Comparison | None, digits: int) -> dict[str, str]:
+    if comparison is None:
+        return {"difference": "baseline", "interval": ""}
     found = comparison.estimate
     if found is None:
-        return {"n": "0", "difference": NOTHING, "interval": NOTHING}
-    if found.low is None or found.high is None:
-        interval = NOTHING
-    else:
-        interval = f"{signed(scale * found.low, digits)} to {signed(scale * found.high, digits)}"
-    return {
-        "n": str(found.n),
-        "difference": signed(scale * found.mean, digits),
-        "interval": interval,
-    }
+        return {"difference": NOTHING, "interval": NOTHING}
+    mean, low, high = (
+        None if x is None else signed(100 * x, digits) for x in (found.mean, found.low, found.high)
+    )
+    return {"difference": str(mean), "interval": f"{low} to {high}" if low else NOTHING}
 
 
 def _arm_data(s: ArmSummary) -> dict[str, Any]:
-    compared = s.difference or Comparison(arm="", against="", measure="", estimate=None)
+    found = s.difference and s.difference.estimate
+    ends = (found.mean, found.low, found.high) if found else (None, None, None)
+    scaled = [None if x is None else 100 * x for x in ends]
     return {
         "arm": s.label,
         "layer": s.layer,
-        **{
-            name: s.costs.get(name)
-            for name in (
-                "parameters_training",
-                "parameters_deployed",
-                "over_parameters",
-                "macs_training",
-                "macs_deployed",
-                "flops_training",
-                "flops_deployed",
-            )
-        },
+        **{name: s.costs.get(name) for name in COSTS},
         "trials": s.num_trials,
         "diverged": s.num_diverged,
         "accuracy_percent": s.value and 100 * s.value.mean,
         "accuracy_sd_points": s.value and s.value.spread and 100 * s.value.spread,
-        **_difference_data(compared, 100.0),
+        "against": s.difference.against if s.difference else "",
+        "pairs": found.n if found else 0,
+        "unit": "points",
+        **dict(zip(("difference", "low", "high"), scaled, strict=True)),
         "note": s.note,
     }
 
 
-def _difference_data(comparison: Comparison, scale: float) -> dict[str, Any]:
-    found = comparison.estimate or Estimate(0, math.nan)
-    numbers = {"difference": found.mean, "low": found.low, "high": found.high}
-    unit = "points" if scale == 100 else "as measured"
-    return {"against": comparison.against, "pairs": found.n, "unit": unit} | {
-        name: None if value is None else scale * value for name, value in numbers.items()
-    }
-
-
 def _standard_error(value: Estimate | None) -> float | None:
-    return value and value.spread and value.spread / math.sqrt(value.n)
+    return value.spread / math.sqrt(value.n) if value and value.spread else None
 
 
 def _footnotes(frames: Frames, summaries: list[ArmSummary]) -> tuple[str, ...]:
     plan = frames.plan
     notes = [
-        "Parameters: while training, and deployed. MACs: deployed, one image. n: blocks (seeds). "
-        "Accuracy: on the test set, mean over the blocks. Difference: in points, to "
-        f"{plan.baseline} in the same block, mean over the blocks; its interval is Student's, for "
-        "this one comparison.",
+        "Parameters, and MACs of an image: of the network as it trains, then deployed: what folds "
+        "is folded, what stays dynamic is in its compact form, which makes a kernel an image and "
+        "so may take more MACs than the form that it trained in. n: blocks (seeds). Accuracy: on "
+        f"the test set, mean over the blocks. Difference: in points, to {plan.baseline} in the "
+        "same block, mean over the blocks; its interval is Student's, for this one comparison.",
         "These are estimates and not verdicts: several such intervals side by side are not jointly "
         "95 %. Verdicts are those of the claims.",
     ]
@@ -202,15 +114,17 @@ def _footnotes(frames: Frames, summaries: list[ArmSummary]) -> tuple[str, ...]:
             "The arms have different blocks: each mean is over those of its own arm, so that means "
             "may differ by something else than the difference, which is over shared blocks."
         )
-    if len(frames.blocks) < 2:
-        notes.append("One block or none: no interval, and nothing can be concluded.")
+    if len(frames.blocks) < FEWEST_FOR_INTERVAL:
+        notes.append(
+            f"Fewer than {FEWEST_FOR_INTERVAL} blocks: no interval, and nothing can be concluded."
+        )
     for s in summaries:
         found = s.difference and s.difference.estimate
         if found and found.n < s.num_trials:
             notes.append(
                 f"{s.label}: compared over the {found.n} blocks it shares with {plan.baseline}."
             )
-        if found and found.n > 1 and found.low is None:
+        if found and found.n >= FEWEST_FOR_INTERVAL and found.low is None:
             notes.append(
                 f"{s.label}: all {found.n} differences are equal, so no interval can be had."
             )

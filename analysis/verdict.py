@@ -31,7 +31,8 @@ class Part:
             which way it goes.
         joint: Interval of ``arm - against`` that holds together with those of the other contrasts;
             None if there is none.
-        narrow: The same with twice the error, which decides equivalence.
+        narrow: That of two one-sided bounds, which decides equivalence: any choice of one bound a
+            contrast holds for all together.
         alone: That of this contrast by itself, which decides support where every peer must be
             beaten.
         p: Of the exact test, adjusted for the family; ``p_alone``: by itself.
@@ -62,20 +63,23 @@ class Verdict:
 
     Args:
         claim: As declared in the plan.
-        study, preset, plan: Name, preset and hash of the plan.
+        study, preset, dataset, plan: Name, preset, data set and hash of the plan.
         word: The verdict.
         reason: Why it is no other, where the parts do not say.
         parts: A contrast each, in the order of the claim.
         look: Blocks that were judged, 0 to ``look - 1``; None: none yet.
         error: Chance of a false verdict that this look may spend.
         num_cells, num_wanted: Trials that are there, of those that the look needs.
+        num_blocks: Blocks below the look, or below the first look, of which all trials are there.
         num_later: Blocks that came after the look, and are left out.
+        next_look: The next declared look, of a claim that is open at this one; None: there is none.
         sentence: All of it for people.
     """
 
     claim: Claim
     study: str
     preset: str
+    dataset: str
     plan: str
     word: Word
     reason: str = ""
@@ -84,5 +88,18 @@ class Verdict:
     error: float
     num_cells: int
     num_wanted: int
+    num_blocks: int = 0
     num_later: int = 0
+    next_look: int | None = None
     sentence: str = ""
+
+    def deciding(self, part: Part) -> Interval | None:
+        """The interval that decides ``part``: where every peer must be beaten, that of each alone.
+
+        Contradiction and equivalence are decided by ``joint`` and ``narrow`` all the same.
+        """
+        return part.alone if self.claim.combine == "peers" else part.joint
+
+    def p(self, part: Part) -> float | None:
+        """The p of the exact test that goes with :meth:`deciding`."""
+        return part.p_alone if self.claim.combine == "peers" else part.p

@@ -1,133 +1,199 @@
-"""The tables of claims: of one study, a contrast a row, and of all, a claim a row."""
+"""The tables of claims: of one, of a study, a contrast a row, and of all, a claim a row."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from analysis.agenda import CostVerdict, all_verdicts
-from analysis.frames import Frames
-from analysis.intervals import Interval
+from analysis.agenda import CostVerdict, Entry
 from analysis.looks import ERROR
-from analysis.numbers import NOTHING, decimals, scale_of, signed
-from analysis.sentences import unit_of
+from analysis.numbers import NOTHING, cost_words, count, decimals, scale_of, signed, unit_of
+from analysis.sentences import in_short
+from analysis.summary import heading
 from analysis.table import Column, Table
 from analysis.verdict import Part, Verdict
-from analysis.verdicts import verdicts
+from records.plan import Plan
 
-COLUMNS = (
-    Column("claim", "claim", is_text=True),
+CONTRAST = (
     Column("contrast", "contrast", is_text=True),
     Column("verdict", "verdict", is_text=True),
-    Column("n", "n"),
-    Column("difference", "difference"),
-    Column("interval", "joint interval"),
-    Column("p", "exact p"),
-    Column("found", "80 % found"),
-    Column("more", "more blocks"),
 )
+RATIOS = {  # costs of one arm over those of the other
+    "parameters_training": "parameters",
+    "parameters_deployed": "deployed",
+    "macs_deployed": "MACs",
+}
 AGENDA_COLUMNS = (
     Column("claim", "claim", is_text=True),
     Column("wording", "wording", is_text=True),
     Column("verdict", "verdict", is_text=True),
     Column("judged_by", "judged by", is_text=True),
 )
-FIVE_PERCENT = f"{100 * ERROR:g} % a claim: of each claim, not of the list."
+FIVE_PERCENT = f"{100 * ERROR:g} % a claim on each data set: of each verdict, not of the list."
 
 
-def verdict_table(frames: Frames) -> Table:
+def claim_table(verdict: Verdict, costs: Mapping[str, Mapping[str, float]]) -> Table:
+    """The contrasts of one claim: verdict, difference, the interval that decides it, and the cost.
+
+    Args:
+        costs: As recorded, by the label of an arm.
+    """
+    claim = verdict.claim
+    columns = [*CONTRAST, *_numbers(unit_of(claim.measure).strip(), verdict.error)]
+    if claim.fewer:
+        columns.append(Column("cost", cost_words(claim.fewer)))
+        columns.append(Column("cost_against", "against"))
+    columns += [Column(name, f"{heading}, ratio") for name, heading in RATIOS.items()]
+    ratios = [_ratios(part, costs) for part in verdict.parts]
+    notes = [f"{part.arm} - {part.against}: {part.note}." for part in verdict.parts if part.note]
+    if not verdict.parts:
+        notes.append(verdict.sentence)
+    where = ", ".join((verdict.study, verdict.preset, verdict.dataset))
+    return Table(
+        title=f"{claim.name} ({where}): {claim.wording}",
+        columns=tuple(columns),
+        rows=tuple(
+            _row(verdict, part)
+            | {name: NOTHING if x is None else f"{x:.2f}" for name, x in ratio.items()}
+            for part, ratio in zip(verdict.parts, ratios, strict=True)
+        ),
+        data=tuple(
+            _data(verdict, part) | ratio for part, ratio in zip(verdict.parts, ratios, strict=True)
+        ),
+        footnotes=tuple(notes),
+    )
+
+
+def verdict_table(plan: Plan, judged: Sequence[Verdict]) -> Table:
     """The claims of a study, a contrast a row; of a claim with several, its verdict comes first."""
-    found = verdicts(frames)
+    columns = (
+        Column("claim", "claim", is_text=True),
+        *CONTRAST,
+        Column("measure", "measure, unit", is_text=True),
+        *_numbers("", judged[0].error if judged else ERROR),
+    )
     rows, data = [], []
-    for verdict in found:
-        whole = {"claim": verdict.claim.name, "contrast": NOTHING, "verdict": verdict.word}
+    for verdict in judged:
+        measure = verdict.claim.measure.replace("_", " ")
+        unit = unit_of(verdict.claim.measure).strip()
+        whole = {
+            "claim": verdict.claim.name,
+            "measure": ", ".join(filter(None, [measure, unit])),
+            "verdict": verdict.word,
+        }
         several = len(verdict.parts) != 1
         if several:
-            blank = {c.key: "" for c in COLUMNS}
-            rows.append(blank | whole | {"n": "" if verdict.look is None else str(verdict.look)})
+            blank = {column.key: "" for column in columns} | {"contrast": NOTHING}
+            look = "" if verdict.look is None else str(verdict.look)
+            rows.append(blank | whole | {"n": look})
             data.append(_data(verdict, None))
-        digits = decimals([p.joint.half_width for p in verdict.parts if p.joint], _scale(verdict))
         for part in verdict.parts:
-            rows.append(_row(verdict, part, digits) | ({"claim": ""} if several else {}))
+            named = {"claim": "", "measure": ""} if several else whole
+            rows.append({**named, **_row(verdict, part)})
             data.append(_data(verdict, part))
     return Table(
-        title=f"{frames.plan.name} ({frames.plan.preset}): claims",
-        columns=COLUMNS,
+        title=f"{heading(plan)}: claims",
+        columns=columns,
         rows=tuple(rows),
         data=tuple(data),
-        footnotes=(*(v.sentence for v in found), *_evidence(found), _reading(frames)),
+        footnotes=(*(v.sentence for v in judged), *_evidence(judged), _reading(plan)),
     )
 
 
 def agenda_table(
-    studies: Sequence[Frames], costs: Mapping[str, CostVerdict] | None = None
+    entries: Sequence[tuple[Entry, Sequence[Verdict | CostVerdict]]], plans: Iterable[Plan]
 ) -> Table:
-    """All claims of the suite, those without data too; a row a claim and a study that judges it."""
+    """All claims of the suite, those without data too; a row a claim and a study that judges it.
+
+    Args:
+        entries: Of :func:`analysis.agenda.all_verdicts`.
+        plans: Of all studies.
+    """
     rows, notes = [], []
-    for entry, said in all_verdicts(studies, costs):
+    for entry, said in entries:
         whole = {"claim": entry.name, "wording": entry.wording}
         if not said:
             rows.append(whole | {"verdict": "no data: not run", "judged_by": entry.judged_by})
         for verdict in said:
             by = entry.judged_by
             if isinstance(verdict, Verdict):
-                by = f"{verdict.study} ({verdict.preset})"
+                by = f"{verdict.study} ({verdict.preset}, {verdict.dataset})"
             rows.append(whole | {"verdict": verdict.word, "judged_by": by})
-            notes.append(verdict.sentence)
+            notes.append(in_short(verdict) if isinstance(verdict, Verdict) else verdict.sentence)
     return Table(
         title="Claims",
         columns=AGENDA_COLUMNS,
         rows=tuple(rows),
         data=tuple(rows),
-        footnotes=(FIVE_PERCENT, *notes, *twins(studies)),
+        footnotes=(FIVE_PERCENT, *notes, *twins(plans)),
     )
 
 
-def twins(studies: Iterable[Frames]) -> list[str]:
+def twins(plans: Iterable[Plan]) -> list[str]:
     """Says of plans of one study and setting, of which one was edited, what they differ in."""
     same = defaultdict(list)
-    for frames in studies:
-        data = frames.plan.arms[frames.plan.baseline].get("data")
-        same[frames.plan.name, frames.plan.preset, str(data)].append(frames.plan)
+    for plan in plans:
+        same[plan.name, plan.preset, str(plan.arms[plan.baseline].get("data"))].append(plan)
     lines = []
-    for (name, preset, _), plans in same.items():
+    for group in same.values():
         fields = [
             field
-            for field in type(plans[0]).model_fields
-            if any(getattr(plan, field) != getattr(plans[0], field) for plan in plans)
+            for field in type(group[0]).model_fields
+            if any(getattr(plan, field) != getattr(group[0], field) for plan in group)
         ]
-        if len(plans) > 1:
+        if len(group) > 1:
             lines.append(
-                f"{name} ({preset}) has {len(plans)} plans, which differ in "
+                f"{heading(group[0])} has {len(group)} plans, which differ in "
                 f"{', '.join(fields) or 'nothing'}: what is edited is another plan, and both are "
                 "judged on the records that they share."
             )
     return lines
 
 
-def _row(verdict: Verdict, part: Part, digits: int) -> dict[str, str]:
-    scale, interval = _scale(verdict), _decisive(verdict, part)
-    row = {column.key: NOTHING for column in COLUMNS} | {
-        "claim": verdict.claim.name,
-        "contrast": f"{part.arm} - {part.against}",
-        "verdict": part.word,
-        "more": NOTHING if part.more_blocks is None else str(part.more_blocks),
-    }
-    if interval is not None:
-        row |= {
-            "n": str(interval.n),
-            "difference": signed(scale * interval.mean, digits),
-            "interval": f"{signed(scale * interval.low, digits)} to "
-            f"{signed(scale * interval.high, digits)}",
-            "p": f"{_p(verdict, part):.3f}",
-        }
+def _numbers(unit: str, error: float) -> tuple[Column, ...]:
+    return (
+        Column("n", "n", unit="blocks"),
+        Column("difference", "difference", unit=unit),
+        Column("interval", f"{100 * (1 - error):.3g} % interval", unit=unit),
+        Column("p", "exact p"),
+        Column("found", "found 4 in 5", unit=unit),
+        Column("more", "more needed", unit="blocks"),
+    )
+
+
+def _row(verdict: Verdict, part: Part) -> dict[str, str]:
+    claim, scale = verdict.claim, scale_of(verdict.claim.measure)
+    deciding = [verdict.deciding(part) for part in verdict.parts]
+    digits = decimals([interval.half_width for interval in deciding if interval], scale)
+    found, p = verdict.deciding(part), verdict.p(part)
+    row = dict.fromkeys(("n", "difference", "interval", "p", "found", "more"), NOTHING)
+    row |= {"contrast": f"{part.arm} - {part.against}", "verdict": part.word}
+    if found:
+        low, mean, high = (signed(scale * x, digits) for x in (found.low, found.mean, found.high))
+        ends = f"{low} to {high}" if found.half_width else NOTHING
+        row |= {"n": str(found.n), "difference": mean, "interval": ends}
+    if p is not None:
+        row["p"] = f"{p:.3f}"
     if part.smallest_effect is not None:
         row["found"] = f"{scale * part.smallest_effect:.{digits}f}"
+    if part.more_blocks is not None:
+        row["more"] = str(part.more_blocks)
+    if claim.fewer:
+        cost = [count(x) for x in part.costs] if part.costs else [NOTHING, NOTHING]
+        row |= dict(zip(("cost", "cost_against"), cost, strict=True))
     return row
 
 
+def _ratios(part: Part, costs: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:
+    """Costs of ``arm`` over those of ``against``."""
+    here, there = costs.get(part.arm, {}), costs.get(part.against, {})
+    return {
+        name: here[name] / there[name] if here.get(name) and there.get(name) else None
+        for name in RATIOS
+    }
+
+
 def _data(verdict: Verdict, part: Part | None) -> dict[str, Any]:
-    claim, scale = verdict.claim, _scale(verdict)
+    claim, scale = verdict.claim, scale_of(verdict.claim.measure)
     unit = unit_of(claim.measure).strip() or "as measured"
     numbers: dict[str, Any] = dict.fromkeys(
         ("difference", "low", "high", "narrow_low", "narrow_high", "alone_low", "alone_high")
@@ -159,8 +225,8 @@ def _data(verdict: Verdict, part: Part | None) -> dict[str, Any]:
         "p": part.p if part else None,
         "p_alone": part.p_alone if part else None,
         "basis": joint.basis if joint else "",
-        "df": joint.df if joint else math.nan,
-        "quantile": joint.quantile if joint else math.nan,
+        "df": joint.df if joint else None,
+        "quantile": joint.quantile if joint else None,
         "smallest_effect": scale * part.smallest_effect
         if part and part.smallest_effect is not None
         else None,
@@ -171,19 +237,6 @@ def _data(verdict: Verdict, part: Part | None) -> dict[str, Any]:
     }
 
 
-def _scale(verdict: Verdict) -> float:
-    return scale_of(verdict.claim.measure)
-
-
-def _decisive(verdict: Verdict, part: Part) -> Interval | None:
-    return part.alone if verdict.claim.combine == "peers" else part.joint
-
-
-def _p(verdict: Verdict, part: Part) -> float:
-    found = part.p_alone if verdict.claim.combine == "peers" else part.p
-    return math.nan if found is None else found
-
-
 def _evidence(found: Sequence[Verdict]) -> list[str]:
     return [
         f"{verdict.claim.name}: {evidence.what}: see {evidence.where}."
@@ -192,12 +245,13 @@ def _evidence(found: Sequence[Verdict]) -> list[str]:
     ]
 
 
-def _reading(frames: Frames) -> str:
-    looks = ", ".join(map(str, frames.plan.looks))
-    peers = any(claim.combine == "peers" for claim in frames.plan.claims)
+def _reading(plan: Plan) -> str:
+    looks = ", ".join(map(str, plan.looks))
+    peers = any(claim.combine == "peers" for claim in plan.claims)
     alone = " Where every peer must be beaten, interval and p are of each by itself."
     return (
         f"{FIVE_PERCENT} Judged at {looks} blocks. The interval of a claim's contrasts holds for "
         "all of them together, p is that of sign flips of whole blocks, and a verdict needs both. "
-        f"80 % found: what would have been told from zero with that chance.{alone if peers else ''}"
+        "Found 4 in 5: the difference that would have been told from zero with a chance of 80 %."
+        f"{alone if peers else ''}"
     )

@@ -12,8 +12,10 @@ from analysis.frames import Frames
 from analysis.intervals import Interval, blocks_until, pairwise, simultaneous_intervals
 from analysis.looks import reached, share
 from analysis.maxt import max_t, smallest_p
+from analysis.numbers import cost_words
 from analysis.quantiles import Weights
 from analysis.sentences import sentence
+from analysis.summary import costs_of, dataset
 from analysis.verdict import DECIDED, Part, Verdict, Word
 from records.claim import Claim, Contrast
 
@@ -39,11 +41,13 @@ def judge(frames: Frames, claim: Claim) -> Verdict:
         claim=claim,
         study=plan.name,
         preset=plan.preset,
+        dataset=dataset(plan),
         plan=plan.hash,
         word="no verdict" if any(there.values()) else "no data",
         error=error,
         num_cells=sum(len(have & set(range(wanted))) for have in there.values()),
         num_wanted=wanted * len(labels),
+        num_blocks=sum(block < wanted for block in complete),
         reason="" if any(there.values()) else "not run",
     )
     if any(there.values()) and not looks:
@@ -56,7 +60,9 @@ def judge(frames: Frames, claim: Claim) -> Verdict:
             break
     if found.look is not None:
         later = sum(block >= found.look for block in complete)
-        found = dataclasses.replace(found, num_later=later)
+        ahead = [look for look in plan.looks if look > found.look]
+        next_look = ahead[0] if ahead and found.word not in DECIDED else None
+        found = dataclasses.replace(found, num_later=later, next_look=next_look)
     return dataclasses.replace(found, sentence=sentence(found))
 
 
@@ -70,9 +76,9 @@ def _labels(frames: Frames, claim: Claim) -> list[str]:
 
 def _judge_at(found: Verdict, frames: Frames, look: int) -> Verdict:
     claim, error = found.claim, found.error
-    labels = _labels(frames, claim)
+    cells = look * len(_labels(frames, claim))
     found = dataclasses.replace(
-        found, look=look, num_cells=look * len(labels), num_wanted=look * len(labels)
+        found, look=look, num_cells=cells, num_wanted=cells, num_blocks=look
     )
     if smallest_p(look) > error:
         reason = f"{look} blocks cannot reach {100 * error:.2g} %, whatever they say"
@@ -150,12 +156,13 @@ def _numbers(
     table = values[used].to_numpy(float)
     differences = table @ np.array(weights).T
     joint = simultaneous_intervals(table, weights, 1 - error, family)
-    narrow = simultaneous_intervals(table, weights, 1 - 2 * error, family)
-    together = max_t(differences).p
+    narrow = simultaneous_intervals(table, weights, 1 - error, family, tails=1)
+    # Of any one contrast by itself the quantile is the same: Student's.
+    alone = simultaneous_intervals(table, weights, 1 - error, weights[:1])
+    together = max_t(differences)
     parts = []
     for index, contrast in enumerate(kept):
-        by_itself = simultaneous_intervals(table, weights, 1 - error, (weights[index],))[index]
-        tested = by_itself if claim.combine == "peers" else joint[index]
+        tested = (alone if claim.combine == "peers" else joint)[index]
         needed = blocks_until(tested, claim.margin / 2)
         parts.append(
             Part(
@@ -164,9 +171,9 @@ def _numbers(
                 word="inconclusive",
                 joint=joint[index],
                 narrow=narrow[index],
-                alone=by_itself,
+                alone=alone[index],
                 p=together[index],
-                p_alone=max_t(differences[:, [index]]).p[0],
+                p_alone=max_t(differences[:, [index]])[0],
                 smallest_effect=tested.smallest_effect,
                 more_blocks=None if needed is None else max(0, needed - len(table)),
             )
@@ -187,6 +194,8 @@ def _with_word(part: Part, claim: Claim, error: float) -> Part:
         told_alone, doubt_alone = side(alone, part.p_alone, error)
         if told_alone == wanted or told == 0 == told_alone:
             told, doubt = told_alone, doubt_alone
+        elif told == 0:  # any of several peers that is better contradicts: that needs allowance
+            doubt = "by itself it is contradicted, by the intervals of all peers together it is not"
     word: Word = "inconclusive"
     if told:
         if wanted == 0:
@@ -220,13 +229,8 @@ def _with_costs(part: Part, frames: Frames, claim: Claim) -> Part:
     """The count that must be fewer: exact, so a single look at it decides."""
     if claim.fewer is None:
         return part
-    found = []
-    for label in (part.arm, part.against):
-        rows = frames.cells[frames.cells["label"] == label]
-        counts = rows[claim.fewer].dropna().tolist() if claim.fewer in rows else []
-        found.append(counts[-1] if counts else None)
-    here, there = found
-    name = claim.fewer.replace("_", " ")
+    here, there = (costs_of(frames, x).get(claim.fewer) for x in (part.arm, part.against))
+    name = cost_words(claim.fewer)
     notes = [part.note] if part.note else []
     if here is None or there is None:
         word: Word = "inconclusive" if part.word == "supported" else part.word

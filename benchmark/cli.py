@@ -18,7 +18,9 @@ from benchmark.tables import FOLDER, load, save
 # What each table holds; a module of that name measures it and puts it into words.
 TABLES = {
     "capacity": "dimension of the span of each dynamic layer's kernel, beside its parameters",
+    "crosscheck": "formulas against two counters, for every layer, variant, form and mode",
     "deployment": "each layer under compilers, exporters, precisions and formats",
+    "geometries": "each layer in a grid of geometries: how exact, and what is refused and why",
     "inference": "time of MobileNetV2 with each layer against the plain network",
     "plans": "the planned form of a layer against the best of its forms, on 44 shapes",
     "published": "published parameters and MACs of networks against ours, differences explained",
@@ -114,7 +116,8 @@ def _table(options: argparse.Namespace) -> int:
 
 def _readme(options: argparse.Namespace) -> int:
     written = README.read_text(encoding="utf-8")
-    fresh = filled(written, {name: _module(name).text for name in TABLES})
+    texts = {name: _module(name).text for name in (*TABLES, "gate_trials")}
+    fresh = filled(written, {**texts, "surgery-short": _module("surgery").short})
     if options.check:
         if fresh == written:
             return 0

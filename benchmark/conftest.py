@@ -6,6 +6,7 @@ a change of code costs, so its history is for reading; the gate judges (docs/gat
 
 import os
 import shlex
+import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -46,10 +47,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Runs before pytest-benchmark reads its options."""
     if not hasattr(config.option, "benchmark_warmup"):
         return
-    # What pytest-benchmark has to say at the end of a session is no failure of a test.
+    # What pytest-benchmark has to say is no failure of a test: at the end of a session, and in its
+    # own pytest_configure behind this one, where that line comes too late.
     config.addinivalue_line(
         "filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning"
     )
+    warnings.filterwarnings("default", message="Can't compare")
     ours: dict[str, Any] = {
         "warmup": True,
         "warmup_iterations": WARMUP_ROUNDS,

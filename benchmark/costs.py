@@ -205,12 +205,22 @@ def text(found: dict[str, Any]) -> str:
     ]
     rows.append(["over-parameters", f"{found['over_parameters']:,}", "", "", "", ""])
     parts.append(markdown(titles, rows))
+    parts.append(agreement([found]))
     for form in ("training", "deployed"):
         for counter, missed in found[form]["not_seen"].items():
             if missed:
                 parts.append(f"{form}: {counter} could not see")
                 parts += _together(missed)
     return "\n".join(parts)
+
+
+def agreement(found: list[dict[str, Any]]) -> str:
+    """What was compared: a measurement with a disagreement ends before there is anything to say."""
+    whole = [row for row in found if "backward pass" not in row["training"]["not_seen"]["formulas"]]
+    return (
+        f"0 disagreements between formulas and torch's corrected counter: forward passes of"
+        f" {len(found)} in training and deployed, backward passes of {len(whole)}"
+    )
 
 
 def _together(missed: dict[str, str]) -> list[str]:
@@ -254,4 +264,4 @@ def summary(found: list[dict[str, Any]]) -> str:
         "of it without formula",
     ]
     more = ["backward MACs", "peak bytes, a step", "operations", "CPU seconds"]
-    return markdown([*columns, *more], rows)
+    return f"{markdown([*columns, *more], rows)}\n{agreement(found)}"

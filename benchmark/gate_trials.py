@@ -187,4 +187,5 @@ def text(found: dict[str, Any]) -> str:
         )
     columns = ["planted", "gates", *OUTCOMES.values()]
     columns += ["unchanged case failed", "ratio read", "seconds (median)"]
-    return f"Load beside the gates: {found['load']}.\n\n" + markdown(columns, lines)
+    head = f"Gates of two cases; load beside them: {found['load']}."
+    return f"{head}\n\n{markdown(columns, lines)}"

@@ -16,10 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overconv.models.resnet import ResNet
+from overconv.training.conditions import Conditions
 from overconv.training.data import Dataset
 from overconv.training.environment import configure, facts
-from overconv.training.loop import Inputs, Tally, TrainState, train_step
+from overconv.training.inputs import Inputs
+from overconv.training.loop import train_step
 from overconv.training.recipe import Recipe
+from overconv.training.state import Tally, TrainState
 from overconv.training.streams import seeded
 
 STEPS = 64  # an epoch of the made data
@@ -83,17 +86,12 @@ def _network(width: float) -> nn.Module:
         return ResNet(depth=8, width=width, stem_stride=2, in_channels=1).train()
 
 
-def _inputs(dataset: Dataset, recipe: Recipe) -> Inputs:
-    return Inputs(dataset, dataset.split(0, 0).train, recipe, 0, "cpu")
-
-
 class Loop:
     """The training loop, step by step."""
 
     def __init__(self, dataset: Dataset, recipe: Recipe, width: float) -> None:
-        model = _network(width)
-        self.state = TrainState(model, recipe.build_optimizer(model), [])
-        self.inputs = _inputs(dataset, recipe)
+        self.conditions = Conditions(recipe, dataset.inputs(recipe, 0, "cpu"))
+        self.state = TrainState.start(_network(width), recipe, steps=STEPS)
         self._steps = self._run()
 
     def step(self) -> None:
@@ -101,10 +99,10 @@ class Loop:
 
     def _run(self) -> Iterator[None]:
         while True:
-            tally = Tally(self.inputs)
-            for images, labels in self.inputs.epoch(self.state.epoch):
-                train_step(self.state, self.inputs, images, labels, tally)
+            for batch in self.conditions.inputs.epoch(self.state.epoch):
+                train_step(self.state, self.conditions, batch)
                 yield
+            self.state.tally = Tally(STEPS, "cpu")
             self.state.epoch += 1
 
 
@@ -114,14 +112,14 @@ class Bare:
     def __init__(self, dataset: Dataset, recipe: Recipe, width: float) -> None:
         self.model = _network(width)
         self.optimizer = recipe.build_optimizer(self.model)
-        self.inputs = _inputs(dataset, recipe)
+        self.inputs: Inputs = dataset.inputs(recipe, 0, "cpu")
         self.epoch = 0
         self.ready: list[tuple[Tensor, Tensor]] = []
 
     def make_ready(self) -> None:
         """Make the batches of the next epoch, once those of the last are used up."""
         if not self.ready:
-            made = [(images.clone(), labels) for images, labels in self.inputs.epoch(self.epoch)]
+            made = [(b.images.clone(), b.labels) for b in self.inputs.epoch(self.epoch)]
             self.ready = made[::-1]
             self.epoch += 1
 

@@ -25,7 +25,11 @@ from overconv.surgery import replace_convs, select_convs
 from records.benchmark import Measurement
 
 HELP = "time of networks with each layer against the plain network"
-OWN = {"overconv.ResNet": ResNet, "overconv.MobileNetV2": MobileNetV2}
+OWN = {
+    "overconv.ResNet": ResNet,
+    "overconv.ResNet-8": partial(ResNet, depth=8, width=8, stem_stride=2),  # of small ablations
+    "overconv.MobileNetV2": MobileNetV2,
+}
 DEFAULT_LAYERS = "MDConv2d,DyConv2d,CondConv2d,ODConv2d,SEConv2d,MAConv2d"
 
 

@@ -1,6 +1,7 @@
 """The tables in README.md, written from the committed records of ``benchmark/tables``.
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``.
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``. ``NAME-short`` is
+what is said of a table that is too long for the page.
 """
 
 import re
@@ -27,11 +28,12 @@ def filled(readme: str, texts: Mapping[str, Text], folder: Path = FOLDER) -> str
         name = place[2]
         if name not in texts:
             raise ValueError(f"README.md names the table {name!r}; there are {', '.join(texts)}")
-        found = load(name, folder)
+        record = name.removesuffix("-short")
+        found = load(record, folder)
         environment = found["environment"]
         origin = (
             f"*`{found['command']}`, torch {environment['torch']}, {environment['threads']} thread,"
-            f" {environment['processor']}: `benchmark/tables/{name}.json`.*"
+            f" {environment['processor']}: `benchmark/tables/{record}.json`.*"
         )
         return f"{place[1]}{texts[name](found).strip()}\n\n{origin}\n{place[3]}"
 

@@ -260,6 +260,31 @@ def text(found: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def short(found: dict[str, Any]) -> str:
+    """What the table amounts to: how much was replaced and folded, and the largest errors."""
+    rows = found["rows"]
+    libraries = {
+        library: len({row["family"] for row in rows if row["library"] == library})
+        for library in dict.fromkeys(row["library"] for row in rows)
+    }
+    families = " and ".join(f"{number} of {library}" for library, number in libraries.items())
+    total = {
+        key: sum(row[key] for row in rows)
+        for key in ("convolutions", "replaced", "norms", "folded")
+    }
+    moved = max(row.get("moved", {}).get("float64") or 0.0 for row in rows)
+    deployed = max(value for row in rows for value in row["deployed"].values())
+    return (
+        f"In {len(rows)} networks (families: {families}) {total['replaced']:,} of"
+        f" {total['convolutions']:,} convolutions are replaced, all but the first of each as far as"
+        f" none has to stay, and {total['folded']:,} of {total['norms']:,} batch norms fold into"
+        f" what is before them. In float64 the largest error of a replacement is {moved:.0e}, and"
+        f" of a deployed network {deployed:.0e}, relative to how far the outputs of different"
+        " images lie apart."
+        " [Network by network, with what stays and why](benchmark/tables/surgery.md)."
+    )
+
+
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     moved, deployed = row.get("moved", {}), row["deployed"]
     return (

@@ -4,8 +4,7 @@ They look at the operations that really run, on real tensors or on ones without 
 nothing of layers and their formulas. All counts are integers, equal in every run.
 
 Products are counted by the formulas of ``torch.utils.flop_counter`` with what these lack or have
-wrong mended (:data:`CORRECTIONS`). What torch keeps private and is used here is used nowhere else
-in the library.
+wrong mended (:data:`CORRECTIONS`). What torch keeps private is used here and in valueless.py alone.
 """
 
 import gc
@@ -13,13 +12,11 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -66,7 +63,8 @@ class Work:
             tensors with weights may be written.
         multiplications: Values put out by multiplications of tensors of three axes or more, such
             as images and kernels; by divisions and by whatever else joins two tensors and is no
-            addition.
+            addition; and values read by products along an axis.
+        vectors: The same of tensors of fewer axes, but not by numbers: gates, flattened kernels.
         pooled: Values read by means of images.
         elementwise: Values of the largest tensor of each operation that torch tags as pointwise or
             as a reduction, multiplications included.
@@ -79,6 +77,7 @@ class Work:
     products: dict[str, int] = field(default_factory=dict)
     rows: int = 0
     multiplications: dict[str, int] = field(default_factory=dict)
+    vectors: int = 0
     pooled: int = 0
     elementwise: dict[str, int] = field(default_factory=dict)
     unseen: dict[str, int] = field(default_factory=dict)
@@ -152,12 +151,10 @@ def count(call: Callable[[], object], model: nn.Module | None = None) -> Counts:
     finally:
         if collects:
             gc.enable()
-    modules = {name: _sorted(work) for name, work in sorted(mode.forward.items())}
-    return Counts(sum(modules.values(), Work()), _sorted(mode.backward), mode.memory.peak, modules)
-
-
-def _sorted(work: Work) -> Work:
-    return work + Work()
+    # a sum has its names sorted
+    modules = {name: work + Work() for name, work in sorted(mode.forward.items())}
+    total = sum(modules.values(), Work())
+    return Counts(total, mode.backward + Work(), mode.memory.peak, modules)
 
 
 class _Memory:
@@ -242,10 +239,8 @@ class _Counter(TorchDispatchMode):
         made = _tensors(out)
         for tensor in made:
             self.memory.made(tensor)
-        if torch._C._current_graph_task_id() == -1:
-            work = self.forward.setdefault(self.inside[-1], Work())
-        else:
-            work = self.backward
+        backward = torch._C._current_graph_task_id() != -1
+        work = self.backward if backward else self.forward.setdefault(self.inside[-1], Work())
         self._count(work, func, args, kwargs, out, read, made)
         return out
 
@@ -281,9 +276,14 @@ class _Counter(TorchDispatchMode):
             _add(work.unseen, name, values)
         if name in _POOL and read[0].dim() >= 3:
             work.pooled += read[0].numel()
-        if pointwise and made and made[0].dim() >= 3:
-            scaled = len(read) > 1 if name not in _ADD else kwargs.get("alpha", 1) != 1
-            if scaled or name in _MULTIPLY:
+        if name == "prod":
+            _add(work.multiplications, name, read[0].numel() - made[0].numel())
+        if pointwise and made:
+            joined = len(read) > 1 and name not in _ADD
+            scaled = name in _MULTIPLY or (name in _ADD and kwargs.get("alpha", 1) != 1)
+            if made[0].dim() < 3:
+                work.vectors += joined * made[0].numel()
+            elif joined or scaled:
                 _add(work.multiplications, name, made[0].numel())
 
 
@@ -300,29 +300,3 @@ def _tensors(tree: Any) -> list[Tensor]:
     elif not isinstance(tree, list | tuple):
         return []
     return [tensor for part in tree for tensor in _tensors(part)]
-
-
-# Without values.
-
-
-@contextmanager
-def without_values() -> Iterator[None]:
-    """Whatever is made inside has shapes and a device but no values, and takes no memory."""
-    with FakeTensorMode(allow_non_fake_inputs=False):
-        yield
-
-
-def emptied(model: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
-    """A copy without values, for use inside :func:`without_values`; what is shared stays so.
-
-    Args:
-        model: Its tensors may be on the meta device; stays as it is.
-        device: Where the tensors of the copy say they are.
-    """
-    substitutes: dict[int, Any] = {}
-    for tensor in [*model.parameters(), *model.buffers()]:
-        like = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
-        if isinstance(tensor, nn.Parameter):
-            like = nn.Parameter(like, tensor.requires_grad)
-        substitutes[id(tensor)] = like
-    return deepcopy(model, substitutes)

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from overconv.costs import Charges
-from overconv.counters import OUTSIDE, Counts, Work, count, emptied, without_values
+from overconv.charges import Charges
+from overconv.counters import OUTSIDE, Counts, Work, count
 from overconv.fvcounter import count_by_fvcore
-from overconv.operators.base import Macs
+from overconv.operators.macs import Macs
+from overconv.valueless import emptied, without_values
 
 
 class CountersDisagree(Exception):
@@ -112,7 +113,7 @@ def cross_check(
     Args:
         model: Stays as it is; in the mode and the forms that it has. On the meta device it runs
             without values, and without fvcore, which needs some.
-        example_input: Images (B, C, H, W), all of them run.
+        example_input: Images (B, C, H, W), all of them run; they get a gradient if they ask for it.
         backward: Whether a backward pass of the mean of squares is run too; None: in ``train()``.
         unknown: As in :func:`overconv.costs.count_costs`. With ``"list"`` products outside of what
             formulas charge are listed too, and otherwise they are a disagreement.
@@ -132,7 +133,8 @@ def cross_check(
             like.requires_grad_(example_input.requires_grad)
             found = _run(emptied(model), like, trains, unknown)
     else:
-        found = _run(deepcopy(model), example_input.detach().clone(), trains, unknown)
+        images = example_input.detach().clone().requires_grad_(example_input.requires_grad)
+        found = _run(deepcopy(model), images, trains, unknown)
     charges, counts = found
     compared = {
         name: _compare(name, macs, charges.batch, _inside(counts, name))
@@ -232,19 +234,25 @@ def _compare(name: str, macs: Macs, batch: int, work: Work) -> Compared:
         return CountersDisagree(
             f"{name or 'the model'!r}, batch {batch}: {why}. By formula: {figures}; torch's counter"
             f" sees the products {work.products}, of them {work.rows:,} of a single row, the"
-            f" multiplications of images and kernels {work.multiplications}, {work.pooled:,} values"
-            " pooled"
+            f" multiplications of images and kernels {work.multiplications} and {work.vectors:,} of"
+            f" tensors of fewer axes, {work.pooled:,} values pooled"
         )
 
     if rows and rows != work.rows:
         raise disagree(f"{rows:,} multiply-accumulates of products are in no formula")
-    if elementwise > batch * macs.compose + macs.shared or elementwise > scaled:
+    if elementwise > min(batch * macs.compose + macs.shared, scaled + work.vectors):
         raise disagree(f"{elementwise:,} multiply-accumulates of the formula are not there")
-    left = scaled + work.pooled + rows - elementwise
+    flat = max(0, elementwise - scaled)  # kernels may be mixed as flattened ones
+    left = scaled + work.pooled + rows - (elementwise - flat)
     if left > other:
         raise disagree(
             f"{left:,} multiplications of images and kernels are not in the formula, whose 'other'"
             f" is {other:,}"
+        )
+    # What else is done with vectors is less than what their gate takes.
+    if work.vectors - flat > batch * macs.gate + macs.shared + other - left:
+        raise disagree(
+            f"{work.vectors - flat:,} multiplications of tensors of fewer axes are in no formula"
         )
     return Compared(said, work.macs, rows, elementwise)
 

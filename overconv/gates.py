@@ -41,11 +41,18 @@ class Squash(nn.Module):
         number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
         if temperature is not None and not (number and 0 < temperature < float("inf")):
             raise ValueError(f"temperature must be positive and finite, got {temperature!r}")
-        self.kind = kind
+        self.kind, self.start = kind, temperature
         buffer = None
         if temperature is not None:
-            buffer = torch.full((), float(temperature), device=device, dtype=dtype)
+            buffer = torch.empty((), device=device, dtype=dtype)
         self.register_buffer("temperature", buffer)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Go back to the temperature that was given."""
+        if self.temperature is not None:
+            assert self.start is not None, "a temperature was given"
+            self.temperature.fill_(self.start)
 
     def neutral(self, width: int) -> float:
         """The gate that equal logits give at any temperature, for a head of ``width`` gates."""
@@ -130,7 +137,11 @@ class PooledGate(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the hidden layer anew and make the gates neutral, the running mean included."""
+        """Draw the hidden layer anew and make the gates neutral, the running mean included.
+
+        The temperature goes back to where it started.
+        """
+        self.squash.reset_parameters()
         if self.squeeze is not None:
             self.squeeze.reset_parameters()
         nn.init.zeros_(self.excite.weight)
@@ -174,7 +185,7 @@ class PooledGate(nn.Module):
             return self.running[None].split(self.widths, 1)
         pooled = x.mean((2, 3))
         if self.when == "batch":
-            pooled = pooled.mean(0, keepdim=True)
+            pooled = self.batch_mean(pooled)
         if self.squeeze is not None:
             pooled = self.squeeze(pooled).relu()
         logits = self.excite(pooled)
@@ -189,10 +200,14 @@ class PooledGate(nn.Module):
             self._track(gates)
         return gates
 
+    def batch_mean(self, values: Tensor) -> Tensor:
+        """(B, n) -> (1, n); where several processes share a batch, over the rows of all."""
+        return values.mean(0, keepdim=True)
+
     @torch.no_grad()
     def _track(self, gates: tuple[Tensor, ...]) -> None:
         assert self.running is not None
-        mean = torch.cat(gates, 1).mean(0)
+        mean = self.batch_mean(torch.cat(gates, 1))[0]
         self.running.lerp_(mean.to(self.running.dtype), self.momentum)
 
     def macs(self, image: tuple[int, int]) -> tuple[int, int]:
@@ -204,6 +219,12 @@ class PooledGate(nn.Module):
             linear += self.squeeze.weight.numel()
             return linear, self.squeeze.in_features * image[0] * image[1]
         return linear, self.excite.in_features * image[0] * image[1]
+
+    def macs_on_pooled(self) -> int:
+        """Multiply-accumulates of the linear layer that reads the pooled features."""
+        if self.constant:
+            return 0
+        return (self.excite if self.squeeze is None else self.squeeze).weight.numel()
 
     def extra_repr(self) -> str:
         return f"widths={self.widths}, when={self.when!r}"

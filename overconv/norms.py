@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from overconv.functional import norm_as_affine, scale_output
 from overconv.operators.base import OverConv2d
-from overconv.selection import has_plain_values
+from overconv.selection import has_plain_values, swapped
 from overconv.tracing import CallGraph, Untraceable, call_graphs, count_hooks, is_patched
 
 # Classes whose forward is known, by full name, so that those of others need not be imported.
@@ -60,17 +60,27 @@ def fold_norms(model: nn.Module) -> tuple[nn.Module, dict[str, str]]:
     """
     model = deepcopy(model).eval()
     pairs, left = find_foldable(model)
-    substitutes: dict[int, Any] = {}  # swapped while copying, under all names that a module has
-    for norm_name, conv_name in pairs.items():
-        norm, conv = model.get_submodule(norm_name), model.get_submodule(conv_name)
-        absorbed = _absorbed(conv, *_affine(norm))
-        if absorbed is None:
-            left[norm_name] = f"{conv_name!r}, of class {type(conv).__name__}, cannot absorb it"
-            continue
-        behind = norm._modules.get("act", nn.Identity())
-        substitutes |= {id(conv): absorbed, id(norm): behind, id(behind): behind}
+    while True:
+        substitutes: dict[int, Any] = {}
+        for norm_name, conv_name in list(pairs.items()):
+            norm, conv = model.get_submodule(norm_name), model.get_submodule(conv_name)
+            absorbed = _absorbed(conv, *_affine(norm))
+            if absorbed is None:
+                del pairs[norm_name]
+                left[norm_name] = f"{conv_name!r}, of class {type(conv).__name__}, cannot absorb it"
+                continue
+            behind = norm._modules.get("act", nn.Identity())
+            substitutes |= {id(conv): absorbed, id(norm): behind, id(behind): behind}
+        folded, lost = swapped(model, substitutes)
+        if not lost:
+            break
+        for norm_name, conv_name in list(pairs.items()):  # one without the other would be wrong
+            for name in (norm_name, conv_name):
+                if id(model.get_submodule(name)) in lost and norm_name in pairs:
+                    del pairs[norm_name]
+                    left[norm_name] = f"{name!r} is in a module that copies itself in its own way"
     reasons = {name: left[name] for name in batch_norms(model) if name in left}
-    return deepcopy(model, substitutes).eval(), reasons
+    return folded.eval(), reasons
 
 
 def find_foldable(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:

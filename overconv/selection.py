@@ -1,6 +1,7 @@
 """Which convolutions of a network are meant: by kind, by a predicate, and what is not plain."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 
 from torch import nn
 
@@ -120,3 +121,27 @@ def convolutions(model: nn.Module) -> dict[str, nn.Conv2d | OverConv2d]:
             found[name] = module
             inside.update(module.modules())
     return found
+
+
+def swapped(
+    model: nn.Module, substitutes: Mapping[int, nn.Module]
+) -> tuple[nn.Module, dict[int, str]]:
+    """A deep copy of ``model`` with other modules in the place of some, under all of their names.
+
+    They are swapped while copying, so that all who refer to one get its substitute.
+
+    Args:
+        substitutes: By the identity of the module that is replaced.
+
+    Returns:
+        The copy; and the identities of those modules of ``model`` whose substitutes it lacks, since
+        one above them copies itself in a way of its own, with their names.
+    """
+    copy = deepcopy(model, dict(substitutes))
+    there = {id(module) for module in copy.modules()}
+    lost = {
+        id(module): name
+        for name, module in model.named_modules()
+        if id(module) in substitutes and id(substitutes[id(module)]) not in there
+    }
+    return copy, lost

@@ -15,7 +15,7 @@ from torch import nn
 
 from overconv.norms import batch_norms, fold_norms
 from overconv.selection import Where as Where
-from overconv.selection import convolutions, refused_convs, why_not_plain
+from overconv.selection import convolutions, refused_convs, swapped, why_not_plain
 from overconv.selection import select_convs as select_convs
 from overconv.tracing import count_hooks
 
@@ -48,9 +48,10 @@ def convert(layer: Layer, conv: nn.Conv2d, *, preserve: bool) -> nn.Module:
             ``from_conv2d``, or starts as it would by itself.
 
     Raises:
-        ValueError: ``conv`` is not exactly a :class:`torch.nn.Conv2d`; ``layer`` lacks an argument
-            that ``conv`` uses, sets one that ``conv`` decides, or cannot preserve its function; or
-            of weight and bias only one trains, and the layer has no parameter ``bias``.
+        ValueError: ``conv`` is not exactly a :class:`torch.nn.Conv2d`; ``layer`` is no class, such
+            as a layer that is built already, lacks an argument that ``conv`` uses, sets one that
+            ``conv`` decides, or cannot preserve its function; or of weight and bias only one
+            trains, and the layer has no parameter ``bias``.
     """
     if type(conv) is not nn.Conv2d:
         raise ValueError(f"conv must be exactly a torch.nn.Conv2d, got {type(conv).__name__}")
@@ -93,6 +94,13 @@ def _freeze_like(built: nn.Module, conv: nn.Conv2d) -> None:
 
 def _unwrap(layer: Layer) -> tuple[Any, dict[str, Any]]:
     """The class of ``layer`` and the options that a ``partial`` gives it."""
+    target = layer.func if isinstance(layer, partial) else layer
+    if isinstance(target, nn.Module) or not callable(target):
+        kind = type(target).__name__
+        raise ValueError(
+            "layer must be a class or a functools.partial of one, which builds a layer for each"
+            f" convolution, got {'an instance of ' if callable(target) else ''}{kind}"
+        )
     if not isinstance(layer, partial):
         return layer, {}
     decided = set(inspect.signature(nn.Conv2d).parameters)
@@ -141,10 +149,10 @@ def rebuild_convs(
 
     Raises:
         ValueError: As in :func:`select_convs`; a selected convolution has hooks, which would be
-            lost, or shares a parameter with another module, which would be untied; or ``build``
-            raises one, to which the name of the convolution is added.
+            lost, or shares a parameter with another module, which would be untied, or is in a
+            module with a ``__deepcopy__`` of its own that takes no substitute; or ``build`` raises
+            one, to which the name of the convolution is added.
     """
-    # The convolutions are swapped while copying, so that all who refer to one get its substitute.
     substitutes: dict[int, Any] = {}
     owners = _owners(model)
     for name, conv in select_convs(model, where).items():
@@ -162,7 +170,18 @@ def rebuild_convs(
             substitutes[id(conv)] = build(name, conv)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    return deepcopy(model, substitutes)
+    return _swapped_all(model, substitutes)
+
+
+def _swapped_all(model: nn.Module, substitutes: Mapping[int, nn.Module]) -> nn.Module:
+    """See :func:`overconv.selection.swapped`; a ValueError if a substitute found no place."""
+    copy, lost = swapped(model, substitutes)
+    for name in lost.values():
+        raise ValueError(
+            f"nothing can be put in the place of {name!r}: a module above it copies itself in its"
+            " own way (__deepcopy__), and without what it is given"
+        )
+    return copy
 
 
 def _owners(model: nn.Module) -> dict[int, list[str]]:
@@ -252,7 +271,8 @@ def to_inference(model: nn.Module) -> nn.Module:
     call this function on its backbone.
 
     Raises:
-        ValueError: A module that is replaced has hooks, of which some would be lost.
+        ValueError: A module that is replaced has hooks, of which some would be lost, or is in a
+            module with a ``__deepcopy__`` of its own that takes no substitute.
     """
     substitutes: dict[int, Any] = {}
     inside: set[nn.Module] = set()
@@ -267,7 +287,7 @@ def to_inference(model: nn.Module) -> nn.Module:
                     " not have: remove them"
                 )
             inside.update(module.modules())
-    deployed = deepcopy(model, substitutes)
+    deployed = _swapped_all(model, substitutes)
     num_norms = len(batch_norms(deployed))
     deployed, left = fold_norms(deployed)
     if num_norms:

@@ -34,8 +34,10 @@ def plain(value: Any) -> Any:
         ValueError: As :func:`canonical`.
     """
     match value:
-        case None | bool() | int() | str():
+        case None | bool() | int():
             return value
+        case str():
+            return _text(value)
         case float():
             return float(value) if math.isfinite(value) else None
         case list() | tuple():
@@ -44,8 +46,17 @@ def plain(value: Any) -> Any:
             for key in value:
                 if not isinstance(key, str):
                     raise ValueError(f"{key!r} cannot be a key of a record; allowed: strings")
-            return {key: plain(item) for key, item in value.items()}
+            return {_text(key): plain(item) for key, item in value.items()}
     raise ValueError(
         f"{value!r} cannot be recorded; allowed: None, bool, int, float, str, and lists and "
         "mappings of them"
     )
+
+
+def _text(value: str) -> str:
+    # Half of a surrogate pair is a string of Python and of JSON, but no table or page can hold it.
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{value!r:.60} is no text; allowed: what UTF-8 can say") from None
+    return value

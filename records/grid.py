@@ -18,19 +18,20 @@ def grid(factors: Factors) -> dict[tuple[str, ...], str]:
     >>> sorted(grid({"a": {"0": ["x", "y"], "1": ["z", "w"]}, "b": {"0": "xz", "1": "yw"}}).items())
     [(('0', '0'), 'x'), (('0', '1'), 'y'), (('1', '0'), 'z'), (('1', '1'), 'w')]
     """
-    cells: dict[tuple[str, ...], str] = {}
+    if not factors:
+        return {}
     for name, levels in factors.items():
         if len(levels) < 2:
             raise ValueError(f"factor {name!r} has {len(levels)} levels; allowed: two or more")
+    cells: dict[tuple[str, ...], str] = {}
     for place in product(*factors.values()):
         sets = [set(factors[name][level]) for name, level in zip(factors, place, strict=True)]
-        arms = sorted(set.intersection(*sets)) if sets else []
-        if len(arms) != 1 and factors:
+        arms = sorted(set.intersection(*sets))
+        if len(arms) != 1:
             raise ValueError(
                 f"factors: {' x '.join(place)} has the arms {arms}; allowed: one a combination"
             )
-        if arms:
-            cells[place] = arms[0]
+        cells[place] = arms[0]
     for name, levels in factors.items():
         for level, labels in levels.items():
             here = [

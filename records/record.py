@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from records.canonical import canonical, digest, plain
-from records.value import VersionedValue
+from records.value import END_OF_TIME, VersionedValue
 
 __all__ = ["Record", "canonical", "digest", "pack_bits", "unpack_bits"]
 
@@ -33,7 +33,7 @@ class Record(VersionedValue):
         correct: One bit a test example (:func:`pack_bits`); None if it was not tested.
         environment: Description of the stratum.
         times: All that may differ between two runs of the same trial in the same stratum. Has
-            ``finished``, in seconds since 1970.
+            ``finished``, and may have ``started``, in seconds since 1970.
     """
 
     schema_version: int = 1
@@ -49,9 +49,16 @@ class Record(VersionedValue):
     times: Annotated[dict[str, Any], Plain]
 
     def model_post_init(self, context: Any) -> None:
-        finished = self.times.get("finished")
-        if isinstance(finished, bool) or not isinstance(finished, int | float):
-            raise ValueError(f"times.finished is {finished!r}; allowed: seconds since 1970")
+        for name, default in (("finished", None), ("started", 0)):
+            moment: Any = self.times.get(name, default)
+            is_number = isinstance(moment, int | float) and not isinstance(moment, bool)
+            if not (is_number and 0 <= moment < END_OF_TIME):
+                raise ValueError(f"times.{name} is {moment!r:.60}; allowed: seconds since 1970")
+        block = self.configuration.get("block")
+        if isinstance(block, bool) or not isinstance(block, int) or not 0 <= block < 2**63:
+            raise ValueError(
+                f"configuration.block is {block!r:.60}; allowed: whole numbers from 0, below 2**63"
+            )
 
     @property
     def cell(self) -> str:
@@ -63,10 +70,6 @@ class Record(VersionedValue):
         fields = self.plain()
         del fields["times"]
         return canonical(fields).encode()
-
-    def to_bytes(self) -> bytes:
-        """Canonical bytes of the whole record, and a newline."""
-        return canonical(self.plain()).encode() + b"\n"
 
 
 def cell_id(configuration: dict[str, Any]) -> str:

@@ -1,11 +1,14 @@
 """What records, plans and claims have in common: frozen, closed, and wrong in one line."""
 
 import json
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from records.canonical import plain
+from records.canonical import canonical, plain
+
+END_OF_TIME = 253_402_300_800.0  # the year 10,000, which no calendar here can print
+Moment = Annotated[float, Field(ge=0, lt=END_OF_TIME)]  # in seconds since 1970
 
 
 class Value(BaseModel):
@@ -50,6 +53,10 @@ class VersionedValue(Value):
         """
         return cls(**parse_object(content))
 
+    def to_bytes(self) -> bytes:
+        """Canonical bytes of all fields, and a newline."""
+        return canonical(self.plain()).encode() + b"\n"
+
     def plain(self) -> dict[str, Any]:
         """All fields, as JSON will give them back."""
         return plain(self.model_dump())
@@ -59,7 +66,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
     """The JSON object in ``content``.
 
     Raises:
-        ValueError: ``content`` is cut short, no JSON, or no object.
+        ValueError: ``content`` is cut short, no JSON, no object, or holds what is no text.
     """
     try:
         found = json.loads(content, parse_constant=_refuse)
@@ -67,6 +74,10 @@ def parse_object(content: bytes) -> dict[str, Any]:
         raise ValueError(f"cut short, or no JSON: {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"holds a {type(found).__name__}; allowed: a JSON object")
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair, which no page or table can hold
+        raise ValueError(f"{error.object[error.start]!r} is no text; allowed: UTF-8") from None
     return found
 
 

@@ -17,11 +17,11 @@ from overconv.costs import KINDS, Cost, Costs, count_cost, count_costs
 from overconv.forms import plan_forms
 from overconv.models.mobilenet import MobileNetV2
 from overconv.models.resnet import ResNet
-from overconv.operators.base import Macs
 from overconv.operators.condconv import CondConv2d
 from overconv.operators.dbb import DBBConv2d
 from overconv.operators.dyconv import DyConv2d
 from overconv.operators.maconv import MAConv2d
+from overconv.operators.macs import Macs
 from overconv.operators.mdconv import MDConv2d
 from overconv.surgery import to_inference
 

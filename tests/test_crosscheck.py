@@ -9,38 +9,15 @@ import torchvision
 from torch import nn
 
 import overconv.fvcounter
-from benchmark.checks import modes
+from benchmark.crosscheck import IMAGE, evaluations
 from benchmark.variants import Variant, layers, variants
-from overconv.costs import count_cost, count_costs
 from overconv.crosscheck import CountersDisagree, cross_check
 from overconv.fvcounter import count_by_fvcore
 from overconv.models.resnet import ResNet
-from overconv.operators.base import Macs
 from overconv.operators.dyconv import DyConv2d
+from overconv.operators.macs import Macs
 from overconv.operators.mdconv import MDConv2d
 from overconv.products import CORRECTIONS
-
-IMAGE = (9, 8)
-
-
-def evaluations(variant):
-    """The layer in every form and mode that it has, and deployed."""
-    made = [variant.build().train(mode) for mode in modes(variant)]
-    deployed = variant.build().to_inference()
-    if type(deployed) is not nn.Conv2d:
-        made.append(deployed)
-    for layer in made:
-        option = getattr(layer, "form_option", None)
-        for form in [None] if option is None else layer.forms(IMAGE):
-            if option is not None:
-                setattr(layer, option, form)
-            if not composes_while_training(layer):
-                yield layer
-
-
-def composes_while_training(layer):
-    """A form that is refused in ``train()``, as its norm would see no features."""
-    return layer.training and getattr(layer, "gate_norm", False) and layer.on == "weights"
 
 
 @pytest.mark.parametrize("variant", variants(), ids=str)
@@ -97,6 +74,17 @@ class Mixing(nn.Module):
                 torch.addcmul(torch.zeros(()), share[:, None, None, None, None], kernel)
                 for share, kernel in zip(shares.unbind(1), kernels, strict=True)
             ).flatten(0, 1)
+        elif self.written == "flat":
+            own = (shares[..., None] * kernels.flatten(1)).sum(1).view(-1, *kernels.shape[2:])
+        elif self.written == "flatter":
+            own = torch.cat([(s[:, None] * kernels.flatten(1)).sum(0) for s in shares])
+            own = own.view(-1, *kernels.shape[2:])
+        elif self.written == "vectors":
+            flat = [sum(a * b for a, b in zip(s, kernels.flatten(1), strict=True)) for s in shares]
+            own = torch.cat(flat).view(-1, *kernels.shape[2:])
+        elif self.written == "prod":
+            pairs = torch.broadcast_tensors(shares[..., None], kernels.flatten(1))
+            own = torch.stack(pairs).prod(0).sum(1).view(-1, *kernels.shape[2:])
         elif self.written == "divided":
             own = (kernels / (1 / shares)[:, :, None, None, None, None]).sum(1).flatten(0, 1)
         y = F.conv2d(x.reshape(1, -1, *x.shape[2:]), own, None, 1, 1, groups=len(x))
@@ -113,7 +101,7 @@ class Mixing(nn.Module):
         return Macs(**{kind: found[kind] for kind in self.said})
 
 
-WRITTEN = ("matmul", "product", "scaled", "divided")
+WRITTEN = ("matmul", "product", "scaled", "flat", "flatter", "vectors", "prod", "divided")
 X = torch.randn(2, 4, *IMAGE)
 
 
@@ -202,6 +190,16 @@ def test_a_wrong_backward_formula_is_found():
 
     with pytest.raises(CountersDisagree, match="backward pass, batch 2: by formula .* counter"):
         cross_check(Wrong(), X.clone().requires_grad_(), backward=True)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_the_input_gets_a_gradient_if_it_asks_for_one(device):
+    conv, products = nn.Conv2d(4, 5, 3, device=device), 4 * 5 * 9 * 42
+    for asks in (True, False):
+        x = torch.zeros(2, 4, *IMAGE, device=device, requires_grad=asks)
+        checked = cross_check(conv, x, backward=True)
+        assert checked.macs_backward == Macs(convolution=(1 + asks) * products)
+        assert checked.counts.backward.macs == 2 * (1 + asks) * products
 
 
 def test_the_stock_formula_of_grouped_convolutions_would_be_found(monkeypatch):
@@ -307,47 +305,6 @@ def test_the_model_stays_as_it_is():
     assert x.grad is None
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
-
-
-# The formula of a backward pass.
-
-
-def test_frozen_layers_cost_a_gradient_less():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Linear(4, 2))
-    x = torch.zeros(2, 3, 8, 8)
-    first, second, last = 27 * 4 * 36, 36 * 5 * 16, 8 * 20
-    backward = count_cost(model, x).macs_backward
-    assert backward == Macs(convolution=first + 2 * second + 2 * last)
-    model[0].requires_grad_(False)
-    cross_check(model, x)
-    assert count_cost(model, x).macs_backward == Macs(convolution=second + 2 * last)
-    model[2].requires_grad_(False)
-    cross_check(model, x)
-    assert count_cost(model, x).macs_backward == Macs(convolution=last)
-    assert count_cost(model, x, backward=False).macs_backward == Macs()
-
-
-def test_a_layer_frozen_in_part_is_listed():
-    model = nn.Sequential(nn.Conv2d(4, 4, 1), MDConv2d(4, 4, 3, padding=1))
-    model[1].weights.requires_grad_(False)
-    cost = count_costs(model, X).training
-    assert "'weights.0' is frozen" in cost.uncounted["1"]
-    assert set(cost.modules_backward) == {"0"}
-    checked = cross_check(model, X, fvcore=False)
-    assert "not compared" in checked.not_seen["formulas"]["backward pass"]
-    model.requires_grad_(False)
-    model[0].requires_grad_(True)
-    model = nn.Sequential(model[1], model[0])
-    assert count_costs(model, X).training.uncounted == {}
-    cross_check(model, X, fvcore=False)
-
-
-def test_a_strangers_layer_without_a_backward_formula_is_twice_the_forward():
-    cost = count_cost(nn.Sequential(nn.Conv2d(4, 4, 1), Mixing()), X)
-    forward = Mixing().macs(IMAGE)
-    assert cost.modules_backward["1"] == forward + forward
-    first = count_cost(Mixing(), X)
-    assert "macs_backward(image, input_gradient)" in first.uncounted[""]
 
 
 # fvcore's formulas.

@@ -165,6 +165,18 @@ def test_schedule_rejects_progress(progress):
         TemperatureSchedule().temperature(progress)
 
 
+@pytest.mark.parametrize("kind", ["2sigmoid", "sigmoid", "softmax"])
+def test_a_temperature_that_moved_goes_back_to_where_it_started(kind):
+    gate = PooledGate(3, [2, 4], hidden=4, squash=kind, temperature=7.0)
+    TemperatureSchedule(30, 1, 0.5).apply(gate, 0.75)
+    assert float(gate.squash.temperature) == 1
+    gate.reset_parameters()
+    assert float(gate.squash.temperature) == 7
+    untempered = PooledGate(3, [2, 4], hidden=4, squash=kind, temperature=None)
+    untempered.reset_parameters()
+    assert untempered.squash.temperature is None
+
+
 # At inference.
 
 
@@ -189,6 +201,18 @@ def test_the_gate_at_inference_gives_the_same(squash, hidden, widths, temperatur
     assert halved == [squash == "2sigmoid"] * len(widths)
     for factor, ours, theirs in zip(factors, deployed(x), gate(x), strict=True):
         torch.testing.assert_close(factor * ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("wide_in", "wide_out"), [(8, 2), (2, 8), (4, 4), (1, 3), (3, 1)])
+def test_its_matrices_lie_in_memory_along_their_longer_side(wide_in, wide_out):
+    weight, bias = torch.randn(wide_out, wide_in).double(), torch.randn(wide_out).double()
+    gate = InferenceGate([(weight, bias)], [("sigmoid", [wide_out])])
+    for copy in (gate, gate.to_inference()):
+        assert copy.matrix0.shape == (wide_in, wide_out)
+        assert copy.matrix0.stride(int(wide_out >= wide_in)) == 1
+        x = torch.randn(2, wide_in, 3, 3).double()
+        expected = (x.mean((2, 3)) @ weight.t() + bias).sigmoid()
+        torch.testing.assert_close(copy(x)[0], expected, rtol=0, atol=1e-12)
 
 
 def test_the_gate_at_inference_mixes_kinds():

@@ -11,6 +11,7 @@ import torchvision
 from torch import nn
 from torchvision.models.resnet import BasicBlock as PublishedBlock
 
+from overconv.models.imagenet_resnet import ImageNetResNet
 from overconv.models.mobilenet import MobileNetV2
 from overconv.models.resnet import ResNet
 from overconv.operators.base import OverConv2d
@@ -132,6 +133,46 @@ def test_resnet_computes_what_the_published_one_does(depth, width, widths, stem_
     torch.testing.assert_close(network(x), published(x), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+def test_imagenet_resnet_has_torchvisions_parameters(depth):
+    with torch.device("meta"):
+        ours = ImageNetResNet(depth)
+        theirs = getattr(torchvision.models, f"resnet{depth}")()
+    shapes = {name: value.shape for name, value in theirs.state_dict().items()}
+    assert {name: value.shape for name, value in ours.state_dict().items()} == shapes
+    assert depth != 50 or count(ours) == 25557032
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("depth", [18, 50])
+def test_imagenet_resnet_computes_what_torchvisions_does(depth, train):
+    ours = randomise(ImageNetResNet(depth, num_classes=7)).train(train)
+    theirs = getattr(torchvision.models, f"resnet{depth}")(num_classes=7)
+    theirs.double().train(train).load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, 65, 64, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-9)
+
+
+def test_for_small_images_the_stem_alone_is_another():
+    """Torchvision's, with the stem that is usual for images of 32 pixels."""
+    ours = randomise(ImageNetResNet(18, num_classes=10, small_images=True))
+    assert count(ours) == 11173962  # of the ResNet-18 of many a training on CIFAR-10
+    theirs = torchvision.models.resnet18(num_classes=10)
+    theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    theirs.double().load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, 13, 16, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("width", "channels"), [(8, [8, 16, 32, 64]), (4.4, [4, 9, 18, 35])])
+def test_imagenet_resnet_has_the_width_that_it_is_given(width, channels):
+    for depth, times in ((18, 1), (50, 4)):
+        network = ImageNetResNet(depth, width)
+        stages = (network.layer1, network.layer2, network.layer3, network.layer4)
+        assert [stage[-1].conv2.out_channels for stage in stages] == channels
+        assert network.fc.in_features == times * channels[-1]
+
+
 @pytest.mark.parametrize("width", [0.35, 0.5, 0.75, 1.0, 1.4])
 def test_mobilenet_has_torchvisions_parameters(width):
     with torch.device("meta"):
@@ -163,6 +204,11 @@ def test_networks_start_with_the_published_spread():
         if ours.dim() == 4:
             published = math.sqrt(2 / (9 * ours.shape[0]))
             assert ours.std().item() == pytest.approx(published, rel=0.1), name
+    theirs = dict(torchvision.models.resnet18().named_parameters())
+    for name, ours in ImageNetResNet(18).named_parameters():
+        assert ours.std(correction=0).item() == pytest.approx(
+            theirs[name].std(correction=0).item(), rel=0.1
+        ), name
 
 
 @pytest.mark.parametrize(
@@ -259,6 +305,23 @@ def test_inference_equals_eval(layer, network):
     assert left == (layer not in FOLDING), "convolutions that folded take their batch norms along"
 
 
+@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("layer", ["md-everywhere", "ma-both"])
+def test_layers_go_into_imagenet_resnet(layer, depth):
+    """Everywhere, its projections too: trained, saved, and deployed without a batch norm left."""
+    build = partial(ImageNetResNet, depth, width=2, num_classes=5, small_images=depth == 18)
+    model = randomise(build(conv=LAYERS[layer], where="all")).train()
+    places = {n for n, m in model.named_modules() if isinstance(m, OverConv2d)}
+    assert places == set(select_convs(build(), "all"))
+    x = torch.randn(2, 3, 33, 32, dtype=torch.float64)
+    model(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    deployed = to_inference(model)
+    torch.testing.assert_close(deployed(x), model.eval()(x), rtol=1e-9, atol=1e-10)
+    left = any(isinstance(m, (OverConv2d, nn.BatchNorm2d)) for m in deployed.modules())
+    assert left == (layer not in FOLDING)
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_preserving_start_moves_no_output(layer, network):
@@ -316,6 +379,11 @@ def test_the_same_seed_gives_the_same_plain_network_whatever_else_is_drawn():
         (partial(ResNet, in_channels=0), "in_channels must be at least 1, got 0"),
         (partial(ResNet, where="stem"), "where must be one of .*, got 'stem'"),
         (partial(ResNet, conv=MDConv2d, where="stem"), "where must be one of .*, got 'stem'"),
+        (partial(ImageNetResNet, depth=20), "depth must be one of 18, 34, 50, 101, 152, got 20"),
+        (partial(ImageNetResNet, width=0.4), "width must leave the first stage a channel, got 0.4"),
+        (partial(ImageNetResNet, num_classes=0), "num_classes must be at least 1, got 0"),
+        (partial(ImageNetResNet, in_channels=0), "in_channels must be at least 1, got 0"),
+        (partial(ImageNetResNet, where="stem"), "where must be one of .*, got 'stem'"),
         (partial(MobileNetV2, width="1"), "width must be a positive number, got '1'"),
         (partial(MobileNetV2, num_classes=0), "num_classes must be at least 1, got 0"),
         (partial(MobileNetV2, strides=(1, 2)), "strides must be 7 integers, got \\(1, 2\\)"),

@@ -2,6 +2,7 @@
 
 import re
 import weakref
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -652,6 +653,29 @@ def test_a_layer_that_cannot_absorb_keeps_its_norm(x):
     folded, left = fold_norms(model)
     check_left(left, {"1": "'0', of class Refusing, cannot absorb it"})
     compare(model, folded, x)
+
+
+class Copied(nn.Sequential):
+    """Copies itself in its own way: with its values, but not with what ``deepcopy`` is given."""
+
+    def __deepcopy__(self, memo):
+        copy = Copied(*map(deepcopy, self))
+        return copy.train(self.training)
+
+
+@pytest.mark.parametrize("conv", [nn.Conv2d, MDConv2d])
+@pytest.mark.parametrize("inside", [0, 1])
+def test_a_pair_of_which_one_cannot_be_swapped_stays_whole(conv, inside, x):
+    """One without the other would compute something else."""
+    pair: list[nn.Module] = [conv(3, 4, 3), nn.BatchNorm2d(4)]
+    pair[inside] = Copied(pair[inside])
+    others = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU()
+    model = perturbed(nn.Sequential(*pair, *others))
+    folded, left = fold_norms(model)
+    compare(model, folded, x)
+    norm, swapped = ("1", "0.0") if inside == 0 else ("1.0", "1.0")
+    assert left == {norm: f"{swapped!r} is in a module that copies itself in its own way"}
+    assert isinstance(folded[3], nn.Identity)
 
 
 def test_names_and_sharing(x):

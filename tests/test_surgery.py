@@ -116,6 +116,10 @@ def test_a_strangers_layer_may_lack_what_is_not_used():
         (Tripled, {"dilation": 2}, False, r"Tripled takes no argument 'dilation', .* \(2, 2\)"),
         (Tripled, {"padding_mode": "reflect"}, False, "no argument 'padding_mode', .* 'reflect'"),
         (Tripled, {}, True, "Tripled has no from_conv2d.*preserve=False"),
+        (MDConv2d(4, 6, 3, depth=3), {}, True, "must be a class .*, got an instance of MDConv2d"),
+        (MDConv2d(4, 6, 3, depth=3), {}, False, "must be a class .*, got an instance of MDConv2d"),
+        (partial(MDConv2d(4, 6, 3)), {}, False, "must be a class .*, got an instance of MDConv2d"),
+        ("MDConv2d", {}, False, "layer must be a class .*, got str"),
         (partial(MDConv2d, stride=2), {}, True, "layer must not set 'stride'"),
         (partial(MDConv2d, bias=False), {}, False, "layer must not set 'bias'"),
         (partial(MDConv2d, 3), {}, False, "layer must not set 3"),
@@ -301,6 +305,24 @@ def test_hooks_are_not_lost_in_silence(hook):
         replace_convs(model, MDConv2d)
     handle.remove()
     replace_convs(model, MDConv2d)
+
+
+class Copied(nn.Sequential):
+    """Copies itself in its own way: with its values, but not with what ``deepcopy`` is given."""
+
+    def __deepcopy__(self, memo):
+        copy = Copied(*map(deepcopy, self))
+        return copy.train(self.training)
+
+
+def test_what_cannot_be_put_into_a_copy_is_told():
+    copied = nn.Sequential(nn.Conv2d(3, 4, 1), Copied(nn.Conv2d(4, 4, 3), nn.ReLU()))
+    with pytest.raises(ValueError, match=r"in the place of '1.0': .* its own way"):
+        replace_convs(copied, MDConv2d, "spatial")
+    replaced = replace_convs(copied, MDConv2d, "pointwise")
+    assert [type(module) for module in replaced] == [MDConv2d, Copied]
+    with pytest.raises(ValueError, match=r"in the place of '1.0': .* its own way"):
+        to_inference(nn.Sequential(nn.ReLU(), Copied(MAConv2d(4, 4, 3))))
 
 
 def test_build_is_called_once_for_each_with_its_name():

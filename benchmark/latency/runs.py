@@ -102,13 +102,14 @@ def _together(
     limits: dict[str, Any] = {"seconds": options.seconds, "precision": options.precision}
     found = measure(timed, reference=reference, device=device, **limits)
     graphs = _graphs(timed, reference, device, limits)
+    plain = costs_of(made[reference], x)
     rows = []
     for each in built[1:]:
         costs = costs_of(made[each.name], x)
         if options.memory:
             costs |= _memory(timed[each.name], situation, device)
         rows.append(
-            _measurement(kind, subject, each, situation, costs, found, graphs.get(each.name))
+            _measurement(kind, subject, each, situation, costs, plain, found, graphs.get(each.name))
         )
     return rows
 
@@ -169,6 +170,7 @@ def _measurement(
     each: Built,
     situation: Situation,
     costs: dict[str, Any],
+    plain: dict[str, Any],
     found: Measured,
     graph: dict[str, Any] | None,
 ) -> Measurement:
@@ -184,7 +186,8 @@ def _measurement(
         "dropped": found.dropped,
         "throttled": found.throttled,
         "unmet": found.unmet,
-        "reference": {"name": found.reference} | asdict(found.summary(found.reference)),
+        "reference": {"name": found.reference, "costs": plain}
+        | asdict(found.summary(found.reference)),
         # The host needs as long to launch as the GPU to compute.
         "launch_bound": host > 0.9 * summary.median if graph is not None else None,
     }

@@ -6,8 +6,12 @@ from pathlib import Path
 
 from benchmark.tables import markdown
 from overconv.bench.cases import WrongOutput
-from overconv.bench.latency import Throttled
+from overconv.bench.latency import ENOUGH_ROUNDS, Throttled
+from overconv.bench.statistics import GROUP
 from records.benchmark import Measurement, append
+
+# Of samples: the bounds of fewer lie closer together than they should.
+ENOUGH_GROUPS = ENOUGH_ROUNDS // GROUP
 
 
 def table(measurements: Sequence[Measurement]) -> str:
@@ -31,12 +35,12 @@ def table(measurements: Sequence[Measurement]) -> str:
         [m.name, *(d[key] for key in varied), *_cells(m, graphs, memory)]
         for m, d in zip(measurements, described, strict=True)
     ]
-    notes = [
-        f"{', '.join([line[0], *(str(cell) for cell in line[1 : 1 + len(varied)])])}: {note}"
-        for m, line in zip(measurements, lines, strict=True)
-        for note in _notes(m)
-    ]
-    below = "".join(f"- {note}\n" for note in dict.fromkeys(notes))
+    notes: dict[str, list[str]] = {}
+    for m, line in zip(measurements, lines, strict=True):
+        row = ", ".join(str(cell) for cell in line[: 1 + len(varied)])
+        for note in _notes(m):
+            notes.setdefault(note, []).append(row)
+    below = "".join(f"- {'; '.join(rows)}: {note}\n" for note, rows in notes.items())
     return f"{', '.join(common)}\n\n{markdown(columns, lines)}" + (below and f"\n{below}")
 
 
@@ -56,7 +60,9 @@ def _cells(m: Measurement, graphs: bool, memory: bool) -> list[str]:
     if m.outcome != "measured":
         nothing = ["-"] * (7 + graphs + memory)
         return [*nothing, m.outcome]
-    cells = [f"{m.ratio['estimate']:.3f}", f"{m.ratio['low']:.3f} to {m.ratio['high']:.3f}"]
+    few = m.ratio["groups"] < ENOUGH_GROUPS
+    interval = "-" if few else f"{m.ratio['low']:.3f} to {m.ratio['high']:.3f}"
+    cells = [f"{m.ratio['estimate']:.3f}", interval]
     if graphs:
         ratio = (m.graph or {}).get("ratio")
         cells.append(f"{ratio['estimate']:.3f}" if ratio else "none")
@@ -68,6 +74,7 @@ def _cells(m: Measurement, graphs: bool, memory: bool) -> list[str]:
     run = m.run
     flags = {
         "unstable": run["unstable"] or run["reference"]["unstable"],
+        "few samples": few,
         "imprecise": run["unmet"],
         "throttled": run["dropped"],
         "bound by launches": run["launch_bound"],
@@ -86,6 +93,8 @@ def _notes(m: Measurement) -> list[str]:
         "not reached, ": run["unmet"],
     }
     found = [f"{what}{why}" for what, why in notes.items() if why]
+    if m.ratio["groups"] < ENOUGH_GROUPS:
+        found.append(f"{m.ratio['groups']:g} groups of samples, too few for an interval")
     if run["dropped"]:
         found.append(f"{run['dropped']} rounds dropped, throttled by {run['throttled']}")
     if m.graph is not None and "why" in m.graph:

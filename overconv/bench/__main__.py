@@ -19,6 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"python -m overconv.bench: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # all is cleaned up by now
+        print("python -m overconv.bench: interrupted, there is no verdict", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ A file of cases is a Python file with a tuple ``CASES``. It is read by name in t
 measures, so a case may hold functions of any kind.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -33,9 +34,9 @@ class Case:
             ``"training"``: a forward pass in ``train()``, the backward pass of the outputs' mean
             square to the input and to all parameters, which hold no gradients before.
         expected: Computes from the module and the input what the module has to put out, in some
-            other way than the module does; None: nothing is compared. :func:`by_kernels` serves
-            for all layers of this library.
-        tolerance: Largest difference allowed, relative to the largest expected value.
+            other way than the module does; None: the output has to be finite, and is compared with
+            nothing. :func:`by_kernels` serves for all layers of this library.
+        tolerance: Largest difference allowed, relative to the largest expected value, below 1.
         limit: How many times slower than its base a case may be, above 1; beyond it the gate
             fails.
     """
@@ -70,11 +71,13 @@ class Case:
                 f"shape of case {self.name!r} must be a tuple of positive integers,"
                 f" got {self.shape!r}"
             )
-        if not self.limit > 1:
-            raise ValueError(f"limit of case {self.name!r} must be above 1, got {self.limit!r}")
-        if not self.tolerance > 0:
+        if not 1 < self.limit < math.inf:
             raise ValueError(
-                f"tolerance of case {self.name!r} must be positive, got {self.tolerance!r}"
+                f"limit of case {self.name!r} must be above 1 and finite, got {self.limit!r}"
+            )
+        if not 0 < self.tolerance < 1:
+            raise ValueError(
+                f"tolerance of case {self.name!r} must lie between 0 and 1, got {self.tolerance!r}"
             )
 
 
@@ -174,28 +177,36 @@ def prepared(case: Case, module: nn.Module, x: Tensor) -> Callable[[], object]:
 
 
 @torch.no_grad()
-def check_output(case: Case, module: nn.Module, x: Tensor) -> None:
-    """Compare the output with what is expected, if the case says what that is; in ``eval()``.
+def check_output(case: Case, module: nn.Module, x: Tensor, *, again: bool = False) -> None:
+    """Compare the output with what is expected, in ``eval()``; without that, it has to be finite.
+
+    Args:
+        again: Whether the module has been called before, for the words of an error.
 
     Raises:
-        WrongOutput: They differ by more than the tolerance, or in shape.
+        WrongOutput: They differ by more than the tolerance, or in shape, or are not finite.
     """
-    if case.expected is None:
-        return
-    mode = module.training
+    mode, name = module.training, f"{case.name}, called again," if again else case.name
     module.eval()
     try:
-        found, expected = module(x), case.expected(module, x)
+        found = module(x)
+        expected = None if case.expected is None else case.expected(module, x)
     finally:
         module.train(mode)
+    if expected is None:
+        if isinstance(found, Tensor) and not found.isfinite().all():
+            raise WrongOutput(f"{name} puts out values that are not finite")
+        return
     if found.shape != expected.shape:
         raise WrongOutput(
-            f"{case.name} puts out the shape {tuple(found.shape)}, not {tuple(expected.shape)}"
+            f"{name} puts out the shape {tuple(found.shape)}, not {tuple(expected.shape)}"
         )
     size = float(expected.abs().max())
+    if not math.isfinite(size):
+        raise WrongOutput(f"what {name} is expected to put out is not finite")
     difference = float((found - expected).abs().max())
     if not difference <= case.tolerance * size:  # which NaN is not either
         raise WrongOutput(
-            f"{case.name} puts out something else than it should: off by {difference:.2g}"
+            f"{name} puts out something else than it should: off by {difference:.2g}"
             f" where the largest value is {size:.2g} (tolerance {case.tolerance:g} of it)"
         )

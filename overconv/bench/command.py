@@ -5,7 +5,7 @@ from pathlib import Path
 
 from overconv.bench.gate import run as run_gate
 from overconv.bench.recording import accept, record
-from overconv.bench.report import CANNOT_JUDGE, PASSED
+from overconv.bench.report import CANNOT_JUDGE, PASSED, writable
 from overconv.bench.workers import CannotJudge
 
 HELP = "May this change be merged, as far as cost goes?"
@@ -74,13 +74,11 @@ def run(options: argparse.Namespace, command: str | None = None) -> int:
     """
     if options.accept or options.record:
         return _make(options)
-    names = None
-    if options.cases_only is not None:
-        names = [name.strip() for name in options.cases_only.split(",") if name.strip()]
+    files = writable(options.json), writable(options.markdown)
     report = run_gate(
         options.cases,
         base=options.base,
-        names=names,
+        names=None if options.cases_only is None else [options.cases_only],
         gone=options.gone,
         exact=not options.timing_only,
         timing=not options.exact_only,
@@ -90,8 +88,8 @@ def run(options: argparse.Namespace, command: str | None = None) -> int:
         command=command,
         say=_say,
     )
-    report.write(options.json, options.markdown)
     _say(report.text())
+    report.write(*files)
     return report.exit_status
 
 

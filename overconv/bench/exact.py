@@ -8,7 +8,8 @@ import torch
 
 from overconv.bench.cases import Case, make, prepared
 from overconv.costs import count_cost
-from overconv.counters import count, emptied, without_values
+from overconv.counters import count
+from overconv.valueless import emptied, without_values
 
 
 def figures(case: Case, *, plain: bool = False) -> dict[str, int]:

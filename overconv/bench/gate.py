@@ -8,32 +8,27 @@ recorded on a machine of the same fingerprint.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from overconv.bench import golden, ratios
 from overconv.bench.host import ended_by_signals, machine, quiet_core
 from overconv.bench.judging import PAIRS
-from overconv.bench.plan import against_base, against_plain
+from overconv.bench.locating import located
+from overconv.bench.moved import by_cases
+from overconv.bench.pairs import pair
+from overconv.bench.plan import against_base, against_plain, missing, named, unchecked
 from overconv.bench.report import Calibration as Calibration
 from overconv.bench.report import Report as Report
 from overconv.bench.report import Verdict as Verdict
 from overconv.bench.report import line
-from overconv.bench.revisions import (
-    changed,
-    checkout,
-    commit,
-    described,
-    refuse_changes,
-    repository,
-)
+from overconv.bench.revisions import checkout, refuse_changes
 from overconv.bench.rounds import Rounds, Task
 from overconv.bench.workers import (
     CannotJudge,
     Place,
-    Unreadable,
     Worker,
     counted,
     placed,
@@ -65,7 +60,7 @@ def run(
     Args:
         cases_file: A Python file with a tuple ``CASES`` of :class:`overconv.bench.cases.Case`.
         base: Revision to compare times with; None: the recorded ratios to plain counterparts.
-        names: Cases to judge; None: all.
+        names: Cases to judge, each alone or several with commas between; None: all.
         gone: Cases of the base that were removed, or given another shape or step, on purpose.
         exact, timing: Which of the two layers to run.
         allow_dirty: Judge the working tree though it is not what is committed.
@@ -81,7 +76,7 @@ def run(
     place = placed(cases_file)
     if not (exact or timing):
         raise ValueError("neither exact figures nor timing: nothing would be judged")
-    if names is not None and not names:
+    if names is not None and not any(name.strip(" ,") for name in names):
         raise ValueError("names is empty: nothing would be judged")
     if not minutes > 0:
         raise ValueError(f"minutes must be above 0, got {minutes}")
@@ -89,11 +84,12 @@ def run(
     gate.end = (started := time.monotonic()) + 60 * minutes
     with ended_by_signals():
         try:
-            gate.locate()
+            gate.locate(exact=exact)
             if exact:
                 gate.count(alone=not timing)
             if timing:
                 gate.timed()
+            gate.refuse_another()
         except CannotJudge as error:
             gate.cannot = str(error)
     accept = golden.accept_command(gate.shown_file) if command is None else f"{command} --accept"
@@ -117,12 +113,14 @@ class _Gate:
         self.allow_dirty, self.allow_new, self.say = allow_dirty, allow_new, say
         self.place = place
         self.base_commit: str | None = None
+        self.base_figures: Mapping[str, golden.Figures] | None = None
         self.head: str | None = None
         self.cases: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
         self.differences: list[str] | None = None
         self.counted = 0
         self.notes: list[str] = []
+        self.moved: list[str] = []
         self.settled: list[Verdict] = []
         self.rounds: Rounds | None = None
         self.cannot: str | None = None
@@ -133,21 +131,15 @@ class _Gate:
     def shown_file(self) -> str:
         return self.place.cases.relative_to(self.place.tree).as_posix()
 
-    def locate(self) -> None:
-        """Find the repository and the base; refuse what makes a verdict meaningless."""
+    def locate(self, *, exact: bool) -> None:
+        """Find the base and note what it is; see :func:`located`."""
         if self.base is None:
             return
-        root = repository(self.place.project)
-        self.place = Place(root, self.place.project, self.place.cases)
-        self.base_commit = commit(root, self.base)
-        self.head = described(root)
-        if not self.allow_dirty:
-            refuse_changes(root)
-        elif files := changed(root):
-            self.head += " with changes"
-            self.notes.append(
-                f"the tree that was judged has uncommitted changes in {len(files)} files"
-            )
+        found = located(self.place, self.base, exact=exact, allow_dirty=self.allow_dirty)
+        self.place, self.base_commit, self.head = found.place, found.base, found.head
+        self.base_figures = found.figures
+        self.notes += found.notes
+        self.moved += found.moved
 
     def count(self, *, alone: bool) -> None:
         """Compare exact figures; ``alone``: nothing is timed.
@@ -164,13 +156,11 @@ class _Gate:
         self.cases = head.cases
         self.asked = list(self.cases)
         if self.names is not None:
-            unknown = [name for name in self.names if name not in self.cases]
-            if unknown:
-                raise ValueError(f"there is no case {unknown[0]!r} in {self.shown_file}")
-            self.asked = [name for name in self.cases if name in self.names]
+            chosen = named(self.names, self.cases, self.shown_file)
+            self.asked = [name for name in self.cases if name in chosen]
         packages = ", ".join(head.description["packages"]) or "none, only the file of cases"
-        note = f"packages measured from the tree: {packages}"
-        self.notes += [note] if note not in self.notes else []
+        fresh = [f"packages measured from the tree: {packages}", *unchecked(self.cases, self.asked)]
+        self.notes += [note for note in fresh if note not in self.notes]
         if needed and not self.cases:
             raise CannotJudge(f"{self.shown_file} declares no cases: nothing would be watched")
 
@@ -182,6 +172,8 @@ class _Gate:
                 f" {self.shown_file}: make it with --accept and commit it"
             )
         committed: Mapping[str, golden.Figures] = golden.load(path)
+        if self.base_figures is not None:
+            self._settle(missing(self.base_figures["any"], self.cases, self.gone, "base"))
         if self.names is not None:
             committed = golden.only(committed, self.asked)
         found, failed = counted(worker, self.asked)
@@ -208,7 +200,7 @@ class _Gate:
             if self.base_commit is not None:
                 tree = stack.enter_context(checkout(self.place.tree, self.base_commit))
             for _ in range(PAIRS):
-                with self._pair(tree) as (head, base):
+                with pair(self.place, tree, self.core) as (head, base):
                     if self.rounds is None:
                         self._read(head, needed=self.base is None)
                         tasks = self._plan(base)
@@ -219,22 +211,14 @@ class _Gate:
                 if not self.rounds.pending:
                     break
         self._refuse_nothing()
+
+    def refuse_another(self) -> None:
+        """Refuse a tree that somebody has worked on, or a commit made, while this ran."""
         if self.base is not None and not self.allow_dirty:
-            refuse_changes(self.place.tree)  # somebody may have worked on while this ran
+            refuse_changes(self.place.tree, self.head)
 
     def _left(self) -> float:
         return self.end - time.monotonic()
-
-    @contextmanager
-    def _pair(self, tree: Path | None) -> Iterator[tuple[Worker, Worker | None]]:
-        """Fresh processes for head and for base; None where the base has no cases."""
-        with ExitStack() as stack:
-            head = stack.enter_context(Worker("head", self.place, self.place, self.core))
-            base = None
-            place = None if tree is None else self.place.moved(tree)
-            if place is not None and place.cases.exists():
-                base = stack.enter_context(Worker("base", place, self.place, self.core))
-            yield head.read(), None if base is None else _old(base)
 
     def _plan(self, base: Worker | None) -> list[Task]:
         """What to time against what."""
@@ -243,19 +227,20 @@ class _Gate:
         if self.base is not None:
             old = {} if base is None else base.cases
             plan = against_base(self.cases, self.asked, old, recorded or {}, self.gone)
+            self.moved += by_cases(self.cases, old, self.asked)
         elif recorded is not None:
             plan = against_plain(self.cases, self.asked, recorded, self.gone)
         else:
-            raise CannotJudge(
-                f"another machine's baseline: {path.name} has ratios of {ratios.others(path)}, and"
-                f" this is {this['fingerprint']['cpu']} ({this['key']}): record some here with"
-                " --record, or compare with a revision by --base"
-            )
+            raise CannotJudge(ratios.none_here(path, this))
         self.notes += plan.notes
-        self.settled = plan.settled
-        for verdict in plan.settled:
-            self.say(line(verdict))
+        self._settle(plan.settled)
         return plan.tasks
+
+    def _settle(self, verdicts: Sequence[Verdict]) -> None:
+        fresh = [verdict for verdict in verdicts if verdict not in self.settled]
+        self.settled += fresh
+        for verdict in fresh:
+            self.say(line(verdict))
 
     def _refuse_nothing(self) -> None:
         """A gate that timed nothing has not passed."""
@@ -294,14 +279,5 @@ class _Gate:
             notes=tuple(self.notes),
             seconds=seconds,
             machine=machine(self.core),
+            moved=tuple(self.moved),
         )
-
-
-def _old(base: Worker) -> Worker | None:
-    """The base's process, or None if its cases are older than what cases are made of."""
-    try:
-        return base.read()
-    except Unreadable as unreadable:
-        if unreadable.before_cases:
-            return None
-        raise

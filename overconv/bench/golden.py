@@ -7,6 +7,7 @@ copies, the counter of peak bytes) is stored apart for each of its minor version
 """
 
 import json
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -43,16 +44,53 @@ def load(path: Path | str) -> dict[str, dict[str, dict[str, int]]]:
         ValueError: There is no such file, or it holds something else.
     """
     try:
-        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ValueError(f"there are no committed figures: {path} is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
+    return parsed(text, str(path))
+
+
+def parsed(text: str, name: str) -> dict[str, dict[str, dict[str, int]]]:
+    """The figures in the text of a file of that name; see :func:`load`.
+
+    Raises:
+        ValueError: It holds something else.
+    """
+    try:
+        stored = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name} is not JSON: {error}") from None
     if not _is_stored(stored):
         raise ValueError(
-            f"{path} holds no figures: it must map version, case and figure to integers"
+            f"{name} holds no figures: it must map version, case and figure to integers"
         )
     return stored
+
+
+def changes(old: Mapping[str, Figures], new: Mapping[str, Figures]) -> list[str]:
+    """One sentence for each committed figure of ``old`` that ``new`` has otherwise, or not.
+
+    Example:
+        >>> changes({"any": {"a": {"parameters": 7}}}, {"any": {"a": {"parameters": 5}}})
+        ['a: committed parameters was 7 and is 5']
+    """
+    found = []
+    for version, cases in sorted(old.items(), key=lambda part: part[0] != "any"):
+        where = "" if version == "any" else f" under torch {version}"
+        if version not in new:
+            found.append(f"the committed figures{where} are gone")
+            continue
+        for case, figures in cases.items():
+            if case not in new[version]:
+                found.append(f"{case}: its committed figures{where} are gone")
+                continue
+            for name, value in figures.items():
+                now = new[version][case].get(name, "gone")
+                if now != value:
+                    found.append(f"{case}: committed {name}{where} was {value} and is {now}")
+    return found
 
 
 def _is_stored(stored: object) -> bool:
@@ -114,7 +152,7 @@ def accept_command(cases_file: Path | str) -> str:
     path = Path(cases_file)
     if path.is_absolute() and path.is_relative_to(Path.cwd()):
         path = path.relative_to(Path.cwd())
-    return f"python -m overconv.bench gate --cases {path} --accept"
+    return f"python -m overconv.bench gate --cases {shlex.quote(str(path))} --accept"
 
 
 def compare(

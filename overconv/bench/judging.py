@@ -68,7 +68,8 @@ def bound_level(cases: int) -> float:
 def decided(wall: Ratio, cpu: Ratio, limit: float) -> str:
     """``"fail"``, ``"pass"`` or ``"unclear"``, from the ratio by both clocks.
 
-    Fail: both estimates above ``limit`` and both lower bounds above ``limit - 0.02``. Pass: both
+    Fail: both estimates above ``limit`` and both lower bounds above ``limit - 0.02``, and above 1
+    however tight the limit is, since what may be no slower than before is no regression. Pass: both
     upper bounds below ``limit + 0.03``. Fail is tried first.
 
     Example:
@@ -77,7 +78,7 @@ def decided(wall: Ratio, cpu: Ratio, limit: float) -> str:
         ('pass', 'fail', 'unclear')
     """
     both = wall, cpu
-    if all(r.estimate > limit and r.low > limit + FAILS_ABOVE for r in both):
+    if all(r.estimate > limit and r.low > max(1, limit + FAILS_ABOVE) for r in both):
         return "fail"
     if all(r.high < limit + PASSES_BELOW for r in both):
         return "pass"

@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from overconv.bench.cases import Case, checked
-from overconv.bench.worker import import_roots, load_module, project_root
+from overconv.bench.provenance import import_roots, project_root
+from overconv.bench.worker import load_module
 
 
 def load_cases(path: Path | str) -> tuple[Case, ...]:

@@ -1,5 +1,7 @@
 """Whether an output is what it should be, before anything is timed."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -43,7 +45,7 @@ def check_equal(name: str, found: Tensor, expected: Tensor, tolerance: float) ->
         )
     found, expected = found.detach().double(), expected.detach().double()
     size, difference = float(expected.abs().max()), float((found - expected).abs().max())
-    if not difference <= tolerance * size:  # which NaN is not either
+    if not difference <= tolerance * size or math.isinf(size):  # which NaN is not either
         raise WrongOutput(
             f"{name} computes something else than it should: off by {difference:.2g} where the"
             f" largest value is {size:.2g} (tolerance {tolerance:g} of it)"

@@ -32,7 +32,12 @@ def against_base(
         gone: Cases that were removed or changed on purpose.
     """
     plan = Plan(settled=missing(base, head, gone, "base"))
-    plan.notes += [f"--gone {name}: base has no such case" for name in gone if name not in base]
+    plan.notes += [
+        f"{name}: gone or changed on purpose, as --gone says"
+        if name in base
+        else f"--gone {name}: base has no such case"
+        for name in gone
+    ]
     for name in asked:
         case, limit = head[name], head[name]["limit"]
         if name in base and name not in gone:
@@ -45,8 +50,6 @@ def against_base(
                 )
                 plan.settled.append(Verdict(name, "fail", reason, limit=limit))
                 continue
-            if limit > old["limit"]:
-                plan.notes.append(f"{name}: its limit is raised from {old['limit']:g} to {limit:g}")
             plan.tasks.append(Task(name, limit, "base"))
         elif name in recorded and case["plain"]:
             plan.notes.append(f"{name}: new, judged by its ratio to plain")
@@ -89,4 +92,39 @@ def missing(
         )
         for name in old
         if name not in head and name not in gone
+    ]
+
+
+def named(texts: Sequence[str], cases: Described, where: str) -> list[str]:
+    """The names in texts that may hold several, with commas between; a name may hold commas, too.
+
+    Raises:
+        ValueError: No case in ``where`` has such a name.
+
+    Example:
+        >>> named(["a,b=1,a"], {"a": {}, "a,b=1": {}}, "cases.py")
+        ['a,b=1', 'a']
+    """
+    found = []
+    for text in texts:
+        rest = [part for part in map(str.strip, text.split(",")) if part]
+        while rest:
+            lengths = range(len(rest), 0, -1)
+            length = next((n for n in lengths if ",".join(rest[:n]) in cases), 0)
+            if not length:
+                raise ValueError(f"there is no case {','.join(rest)!r} in {where}")
+            found.append(",".join(rest[:length]))
+            del rest[:length]
+    return found
+
+
+def unchecked(head: Described, asked: Sequence[str]) -> list[str]:
+    """A sentence on cases whose outputs may become anything, if there are any."""
+    names = [name for name in asked if not head[name]["expected"]]
+    if not names:
+        return []
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [
+        f"{len(names)} of {len(asked)} cases have no 'expected' ({', '.join(names[:3])}{more}):"
+        " their outputs were compared with nothing"
     ]

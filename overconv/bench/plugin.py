@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from overconv.bench.gate import Report, run
+from overconv.bench.gate import Report, Verdict, run
 from overconv.bench.loading import load_cases
+from overconv.bench.report import writable
 
 DEFAULT_CASES = "benchmark/cases.py"
 
@@ -42,6 +43,10 @@ class Gate:
             )
         if config.getoption("benchmark_only", False):
             raise pytest.UsageError("--benchmark-only leaves the gate out: run it without")
+        try:
+            self._files = tuple(map(writable, self._reports()))
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from None
         self.declared: list[str] = []
         self._found: Report | Complaint | None = None
 
@@ -69,7 +74,7 @@ class Gate:
         if self._found is None:
             try:
                 self._found = self._run(self.names(session))
-                self._write(self._found)
+                self._found.write(*self._files)
             except ValueError as error:
                 self._found = Complaint(f"cannot judge: {error}")
         if isinstance(self._found, Complaint):
@@ -101,15 +106,18 @@ class Gate:
         """The cases that were not deselected."""
         return [item.name for item in session.items if isinstance(item, CaseItem)]
 
-    def _write(self, report: Report) -> None:
-        where = self.config.invocation_params.dir
-        given = (self.config.getoption(f"gate_{kind}") for kind in ("json", "markdown"))
-        report.write(*(None if path is None else where / path for path in given))
+    def _reports(self) -> Iterator[Path | None]:
+        """Where to write as JSON and as Markdown."""
+        for kind in "json", "markdown":
+            given: str | None = self.config.getoption(f"gate_{kind}")
+            yield None if given is None else self.config.invocation_params.dir / given
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if isinstance(self._found, Report):
             terminalreporter.section("gate")
             terminalreporter.write_line(self._found.sentence)
+            for one in self._found.moved:
+                terminalreporter.write_line(f"moved: {one}")
             for note in self._found.notes:
                 terminalreporter.write_line(f"note: {note}")
 
@@ -169,22 +177,26 @@ class CalibrationItem(GateItem):
             pytest.skip("nothing had to be timed, so the machine was not tested")
 
 
+def said(verdict: Verdict, case: str = "") -> str:
+    """A verdict other than a pass, with what it amounts to in front."""
+    word = "cannot judge" if verdict.outcome == "unclear" else "regression"
+    return f"{word}: {case and f'{case}: '}{verdict.reason}"
+
+
 class CaseItem(GateItem):
     """The verdict on one case."""
 
     def judge(self, report: Report, names: list[str]) -> None:
         changed = [d for d in report.differences or () if d.startswith(f"{self.name}: ")]
+        words = [f"regression: {difference}" for difference in changed]
         if changed:
-            accept = f"if that is meant, commit the new ones: {report.accept}"
-            raise Complaint("\n".join(["exact figures changed:", *changed, accept]))
+            words.append(f"if that is meant, commit the new figures: {report.accept}")
         found = [verdict for verdict in report.verdicts if verdict.case == self.name]
+        words += [said(v) for v in found if v.outcome != "pass"]
         if not found:
-            raise Complaint("cannot judge: the gate gave no verdict on it")
-        for verdict in found:
-            if verdict.outcome == "unclear":
-                raise Complaint(f"cannot judge: {verdict.reason}")
-            if verdict.outcome != "pass":
-                raise Complaint(f"regression: {verdict.reason}")
+            words.append("cannot judge: the gate gave no verdict on it")
+        if words:
+            raise Complaint("\n".join(words))
 
 
 class WholeItem(GateItem):
@@ -192,10 +204,14 @@ class WholeItem(GateItem):
 
     def judge(self, report: Report, names: list[str]) -> None:
         own = tuple(f"{name}: " for name in names)
-        words = [f"exact figures: {d}" for d in report.differences or () if not d.startswith(own)]
-        words += [f"{v.case}: {v.reason}" for v in report.verdicts if v.case not in names]
+        words = [f"regression: {d}" for d in report.differences or () if not d.startswith(own)]
+        words += [said(v, v.case) for v in report.verdicts if v.case not in names]
         judged = [verdict.case for verdict in report.verdicts]
-        words += [f"{name}: declared and not judged" for name in names if name not in judged]
+        words += [
+            f"cannot judge: {name} is declared and was not judged"
+            for name in names
+            if name not in judged
+        ]
         if report.cannot is not None:
             words.append(f"cannot judge: {report.cannot}")
         if words:

@@ -65,7 +65,31 @@ def save(path: Path, key: str, fingerprint: Mapping[str, Any], ratios: Ratios) -
     path.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def others(path: Path) -> str:
-    """The machines that have recorded ratios, in words."""
-    processors = {machine["fingerprint"].get("cpu", key) for key, machine in load_all(path).items()}
-    return ", ".join(sorted(map(str, processors))) or "no machine"
+def none_here(path: Path, this: Mapping[str, Any]) -> str:
+    """Why there is nothing recorded to compare with on this machine, and what to do.
+
+    Args:
+        this: Its ``"fingerprint"`` and the ``"key"`` of that.
+    """
+    others = [machine["fingerprint"] for machine in load_all(path).values()]
+    here = this["fingerprint"]
+    if not others:
+        return (
+            f"there is neither a base nor a baseline: {path.name} holds no ratios to plain"
+            " counterparts; compare with a revision by --base, or record this machine's ratios with"
+            " --record"
+        )
+    return (
+        f"another machine's baseline: {path.name} has ratios of"
+        f" {' and of '.join(sorted(_named(other, here) for other in others))}, and this is"
+        f" {here['cpu']} ({this['key']}): record some here with --record, or compare with a"
+        " revision by --base"
+    )
+
+
+def _named(other: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """A machine by its processor, and by a few of the other things in which this one differs."""
+    names = [n for n in {**here, **other} if n != "cpu" and other.get(n) != here.get(n)]
+    apart = [f"{n} {other.get(n, 'not known')}, here {here.get(n, 'not known')}" for n in names[:3]]
+    more = f" ({'; '.join(apart)})" if apart else ""
+    return f"{other.get('cpu', 'another')}{more}"

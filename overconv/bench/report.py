@@ -81,6 +81,7 @@ class Report:
         notes: What else has to be said.
         seconds: That it took.
         machine: Fingerprint, core, load.
+        moved: What the change does to that by which it is judged.
     """
 
     cases_file: str
@@ -97,6 +98,7 @@ class Report:
     notes: tuple[str, ...]
     seconds: float
     machine: Mapping[str, Any] = field(default_factory=dict)
+    moved: tuple[str, ...] = ()
 
     def of(self, outcome: str) -> list[Verdict]:
         """The verdicts of one outcome."""
@@ -129,7 +131,11 @@ class Report:
             else:
                 first = f": {unclear[0].reason}" if len(unclear) == 1 else ""
                 parts.append(f"{_number(len(unclear), 'case')} unclear ({_names(unclear)}){first}")
-        return f"{_WORDS[self.exit_status]}: {'; '.join(parts) or self.totals}"
+        words = f"{_WORDS[self.exit_status]}: {'; '.join(parts) or self.totals}"
+        if self.moved:
+            places = _number(len(self.moved), "place")
+            words += f"; NOTE: this change also changes what judges it, in {places}"
+        return words
 
     @property
     def totals(self) -> str:
@@ -165,6 +171,7 @@ class Report:
             "calibration": None if self.calibration is None else _plain(self.calibration),
             "verdicts": [_plain(verdict) for verdict in self.verdicts],
             "notes": list(self.notes),
+            "moved": list(self.moved),
             "seconds": self.seconds,
             "machine": dict(self.machine),
         }
@@ -185,6 +192,9 @@ class Report:
             lines += ["**Exact figures that changed**", ""]
             lines += [f"- {_escaped(difference)}" for difference in self.differences]
             lines += ["", f"If that is meant, commit the new ones: `{self.accept}`", ""]
+        if self.moved:
+            lines += ["**This change also changes what judges it**", ""]
+            lines += [f"- {_escaped(one)}" for one in self.moved] + [""]
         for word, outcome in ("Failed", "fail"), ("Unclear", "unclear"):
             if found := self.of(outcome):
                 lines += [f"**{word}**", ""]
@@ -205,8 +215,22 @@ class Report:
         if self.differences:
             lines += [f"changed  {difference}" for difference in self.differences]
             lines += [f"to accept them: {self.accept}"]
+        lines += [f"moved    {one}" for one in self.moved]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join([*lines, self.sentence, self.totals])
+
+
+def writable(path: Path | None) -> Path | None:
+    """``path``, if a report can be written there: told before a gate has run, not after.
+
+    Raises:
+        ValueError: It is a folder, or in none.
+    """
+    if path is not None and path.is_dir():
+        raise ValueError(f"a report has to go into a file, and {str(path)!r} is a folder")
+    if path is not None and not path.parent.is_dir():
+        raise ValueError(f"a report cannot go into {path}: there is no folder {path.parent}")
+    return path
 
 
 def shown(ratio: Ratio) -> str:

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,6 +41,11 @@ def repository(folder: Path) -> Path:
         CannotJudge: It lies in none.
     """
     done = _git(folder, "rev-parse", "--show-toplevel")
+    if "dubious ownership" in done.stderr:  # common in containers
+        raise CannotJudge(
+            f"git refuses the repository of {folder}, since another user owns it; allow it with"
+            f" `{_said(done)}`"
+        )
     if done.returncode:
         raise CannotJudge(
             f"there is no base revision to compare with: {folder} lies in no git repository"
@@ -78,6 +83,11 @@ def described(root: Path) -> str:
     return _git(root, "rev-parse", "--short=12", "HEAD").stdout.strip() or "no commit"
 
 
+def contains(root: Path, revision: str) -> bool:
+    """Whether what is checked out has a revision in its history, as far as this clone knows it."""
+    return not _git(root, "merge-base", "--is-ancestor", revision, "HEAD").returncode
+
+
 def changed(root: Path) -> list[str]:
     """Files that differ from the commit, and Python files that git does not know.
 
@@ -90,12 +100,46 @@ def changed(root: Path) -> list[str]:
     return [e[3:] for e in entries if not e.startswith("??") or e.endswith((".py", ".pyi"))]
 
 
-def refuse_changes(root: Path) -> None:
+def untracked(root: Path, files: Sequence[Path]) -> list[str]:
+    """Of these files, those that are in no commit to be, ignored ones included."""
+    known = _names(root, "ls-files", files)
+    names = [path.relative_to(root).as_posix() for path in files]
+    return [name for name in names if name not in known]
+
+
+def differing(root: Path, revision: str, paths: Sequence[Path]) -> list[str]:
+    """Files among these, or in these folders, that are not what a revision has."""
+    return _names(root, "diff", paths, "--name-only", "--no-renames", revision)
+
+
+def _names(root: Path, what: str, paths: Sequence[Path], *options: str) -> list[str]:
+    done = _git(root, "--literal-pathspecs", what, "-z", *options, "--", *map(str, paths))
+    if done.returncode:
+        raise CannotJudge(f"git cannot tell what has changed: {_said(done)}")
+    return [name for name in done.stdout.split("\0") if name]
+
+
+def file_at(root: Path, revision: str, path: Path) -> str | None:
+    """The text of a file in a revision; None where it has no such file."""
+    name = path.relative_to(root).as_posix()
+    done = _git(root, "cat-file", "blob", f"{revision}:{name}")
+    return None if done.returncode else done.stdout
+
+
+def refuse_changes(root: Path, head: str | None = None) -> None:
     """The head that is judged has to be the commit that is merged.
 
+    Args:
+        head: What was checked out before, as :func:`described` said it.
+
     Raises:
-        CannotJudge: Something is changed and not committed.
+        CannotJudge: Something is changed and not committed, or another commit is checked out.
     """
+    if head is not None and head != (now := described(root)):
+        raise CannotJudge(
+            f"another commit was checked out while this ran ({head} before, {now} now), so that a"
+            " verdict would be about neither: run it again, and leave the tree alone meanwhile"
+        )
     files = changed(root)
     if files:
         more = f" and {len(files) - _LISTED} more" if len(files) > _LISTED else ""

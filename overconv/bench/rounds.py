@@ -142,6 +142,8 @@ class Rounds:
         except Refused as refused:
             name = f"its plain counterpart in {head.role}" if what == "plain" else other.role
             reason = f"there is nothing right to compare with, {name} fails: {refused}"
+            if what == "case":
+                reason += f"; if head mends it, say --gone {task.case}"
             return self._settle(Verdict(task.case, "unclear", reason, limit=task.limit))
         calls = calls_in_a_sample(seconds)
         judgement = judge(

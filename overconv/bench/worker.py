@@ -1,9 +1,9 @@
 """The process that measures one revision: loads its cases, and takes samples when it is told to.
 
-Run as a script, from a private copy of three files of the present revision (this one, ``cases.py``
-and ``overconv/timing.py``), so that both sides of a comparison are measured by the same code even
-where the revision under test has another harness or none. From the tree under test come the file
-of cases and what that imports, and nothing else: this file imports torch alone.
+Run as a script, from a private copy of four files of the present revision (this one, ``cases.py``,
+``provenance.py`` and ``overconv/timing.py``), so that both sides of a comparison are measured by
+the same code even where the revision under test has another harness or none. From the tree under
+test come the file of cases and what that imports, and nothing else: this file imports torch alone.
 
 It reads commands and writes answers, a JSON object a line::
 
@@ -23,8 +23,9 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -58,66 +59,9 @@ def load_module(path: Path, name: str) -> ModuleType:
     return module
 
 
-def import_roots(project: Path) -> list[Path]:
-    """Where a project's packages are imported from: its root, and ``src`` if there is one."""
-    source = project / "src"
-    return [project, *([source] if source.is_dir() else [])]
-
-
-def project_root(path: Path) -> Path:
-    """The nearest folder above a file that holds ``pyproject.toml``, ``setup.py`` or ``.git``.
-
-    The file's own folder where there is none.
-    """
-    marks = "pyproject.toml", "setup.py", ".git"
-    for folder in path.resolve().parents:
-        if any((folder / mark).exists() for mark in marks):
-            return folder
-    return path.resolve().parent
-
-
-def is_installed(path: Path) -> bool:
-    """Whether a file or folder belongs to the interpreter and what is installed in it."""
-    if {"site-packages", "dist-packages"} & set(path.parts):
-        return True
-    return any(path.is_relative_to(prefix) for prefix in {sys.prefix, sys.base_prefix} - {"/usr"})
-
-
-def foreign_modules(
-    files: Iterable[tuple[str, str]], tree: Path, roots: Sequence[Path], other: Path | None
-) -> list[str]:
-    """Modules that lie in the wrong place, each as ``"name from file"``.
-
-    Args:
-        files: Name and file of each module that is loaded.
-        tree: Folder of the revision under test.
-        roots: Where its packages are imported from.
-        other: Folder of the other revision.
-    """
-    inside: dict[str, bool] = {}
-    wrong = []
-    for name, file in files:
-        path = Path(file).resolve()
-        top = name.partition(".")[0]
-        if path.is_relative_to(tree) and not is_installed(path):
-            continue
-        if other is not None and path.is_relative_to(other) and not is_installed(path):
-            wrong.append(f"{name} from {file}")
-            continue
-        if top not in inside:
-            inside[top] = top not in sys.stdlib_module_names and _holds(tree, roots, top)
-        if inside[top]:
-            wrong.append(f"{name} from {file}")
-    return wrong
-
-
-def _holds(tree: Path, roots: Sequence[Path], top: str) -> bool:
-    """Whether a tree has a package of that name, or, at its roots, a module."""
-    if any((root / f"{top}.py").exists() for root in roots):
-        return True
-    below = [folder for folder in tree.iterdir() if folder.is_dir() and folder.name[0] != "."]
-    apart = [f for f in below if not (f / "__init__.py").exists() and not is_installed(f)]
-    return any((folder / top / "__init__.py").exists() for folder in (*roots, *apart))
+def beside(name: str) -> Any:
+    """One of the files that were copied along."""
+    return load_module(Path(__file__).parent / f"{name}.py", f"_gate_{name}")
 
 
 def declared(module: ModuleType) -> list[Any]:
@@ -146,13 +90,13 @@ class Bench:
     """The commands; holds what is being measured."""
 
     def __init__(self, tree: Path, project: Path, other: Path | None, cases_file: Path) -> None:
-        self.tree, self.other, self.roots = tree, other, import_roots(project)
-        here = Path(__file__).parent
-        self.harness: Any = load_module(here / "cases.py", "_gate_cases")
-        self.timing: Any = load_module(here / "timing.py", "_gate_timing")
+        self.tree, self.other = tree, other
+        self.harness, self.timing = beside("cases"), beside("timing")
+        self.provenance = beside("provenance")
+        self.roots = self.provenance.import_roots(project)
         self.cases = {case.name: case for case in declared(load_module(cases_file, "_cases"))}
         self.calls: dict[str, Callable[[], object]] = {}
-        self.proven = {"__main__", "_gate_cases", "_gate_timing"}
+        self.proven = {"__main__", "_gate_cases", "_gate_timing", "_gate_provenance"}
         self.prove()
 
     def prove(self) -> None:
@@ -163,7 +107,7 @@ class Bench:
             if name not in self.proven
             and isinstance(file := getattr(module, "__file__", None), str)
         ]
-        wrong = foreign_modules(files, self.tree, self.roots, self.other)
+        wrong = self.provenance.foreign_modules(files, self.tree, self.roots, self.other)
         if wrong:
             raise WrongRevision(f"measured the wrong revision: {wrong[0]}, not from {self.tree}")
         self.proven.update(name for name, _ in files)
@@ -175,7 +119,7 @@ class Bench:
             for name, module in list(sys.modules.items())
             if isinstance(file := getattr(module, "__file__", None), str)
             and Path(file).is_relative_to(self.tree)
-            and not is_installed(Path(file))
+            and not self.provenance.is_installed(Path(file))
             and name != "_cases"
         ]
         cases = [
@@ -184,6 +128,8 @@ class Bench:
                 "shape": list(case.shape),
                 "step": case.step,
                 "limit": float(case.limit),
+                "tolerance": float(case.tolerance),
+                "expected": case.expected is not None,
                 "plain": case.plain is not None,
             }
             for case in self.cases.values()
@@ -213,6 +159,8 @@ class Bench:
                 self.harness.check_output(chosen, module, x)
             call = self.harness.prepared(chosen, module, x)
         seconds = warm(call)
+        if what == "case":
+            self.harness.check_output(chosen, module, x, again=True)
         self.prove()
         self.calls[what] = call
         return {"seconds": seconds}
@@ -252,27 +200,35 @@ def answered(bench: Bench, command: dict[str, Any]) -> dict[str, Any]:
     kinds = {"WrongOutput": "output", "WrongRevision": "revision"}
     try:
         return getattr(bench, command.pop("do"))(**command)
-    except Exception as error:  # whatever the code under test raises is an answer
+    except (Exception, SystemExit) as error:  # whatever the code under test raises is an answer
         kind = kinds.get(type(error).__name__, "raised")
-        return {"error": sentence(error, kind), "kind": kind}
+        return {"error": sentence(error, bench.tree, kind), "kind": kind}
 
 
-def sentence(error: Exception, kind: str = "raised") -> str:
+def sentence(error: BaseException, tree: Path, kind: str = "raised") -> str:
+    """An error in words; where the code of the tree raised it, with the last line that did."""
     if kind in ("output", "revision"):
         return str(error)
-    return f"{type(error).__name__}: {error}"
+    words, place = f"{type(error).__name__}: {error}".rstrip(": "), ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        if path.is_relative_to(tree) and path.exists():
+            place = f" ({path.relative_to(tree).as_posix()}:{frame.lineno})"
+    return words + place
 
 
 def main(argument: str) -> int:
     """Serve until the input ends. ``argument``: a JSON object of places, and the core to run on."""
     places = json.loads(argument)
-    channel = os.fdopen(os.dup(1), "w", buffering=1)
+    channel, commands = os.fdopen(os.dup(1), "w", buffering=1), os.fdopen(os.dup(0))
     os.dup2(2, 1)  # what the code under test prints must not come between the answers
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nor must it read what is meant for this
     if places["core"] is not None:
         os.sched_setaffinity(0, {places["core"]})
     torch.set_num_threads(1)
     tree, project = Path(places["tree"]), Path(places["project"])
     other = Path(places["other"]) if places["other"] else None
+    is_installed = beside("provenance").is_installed
     kept = [
         entry
         for entry in sys.path
@@ -283,17 +239,17 @@ def main(argument: str) -> int:
     try:
         bench = Bench(tree, project, other, Path(places["cases"]))
         answer = bench.describe()
-    except Exception as error:  # whatever importing the file of cases ends in
+    except (Exception, SystemExit) as error:  # whatever importing the file of cases ends in
         kind = "revision" if type(error) is WrongRevision else "load"
         missing = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
-        answer = {"error": sentence(error, kind), "kind": kind, "missing": missing}
+        answer = {"error": sentence(error, tree, kind), "kind": kind, "missing": missing}
     print(json.dumps(answer), file=channel)
     if "error" in answer:
         return 1
     gc.collect()
     gc.freeze()  # what is imported stays, and need not be looked through again
     gc.disable()  # a collection falls into a sample of one side only
-    for line in sys.stdin:
+    for line in commands:
         print(json.dumps(answered(bench, json.loads(line))), file=channel)
     return 0
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from overconv import timing
-from overconv.bench import cases, worker
-from overconv.bench.worker import import_roots, is_installed, project_root
+from overconv.bench import cases, provenance, worker
+from overconv.bench.provenance import import_roots, is_installed, project_root
 from overconv.timing import Sample
 
 SILENCE = 300.0  # seconds without an answer after which a process is given up
@@ -109,7 +109,7 @@ class Worker:
         return self
 
     def _start(self, place: Place, here: Place, core: int | None) -> None:
-        for module in (worker, cases, timing):
+        for module in (worker, cases, provenance, timing):
             assert module.__file__ is not None
             shutil.copy(module.__file__, self._folder)
         places = {
@@ -134,7 +134,7 @@ class Worker:
 
     @property
     def cases(self) -> dict[str, dict[str, Any]]:
-        """Name to shape, step, limit and whether it has a plain counterpart."""
+        """Name to shape, step, limit, tolerance and whether it has a plain and an expected."""
         return {case["name"]: case for case in self.description["cases"]}
 
     @property

@@ -1,55 +1,17 @@
-"""What every layer of the library has in common: geometry, padding, conversion, forms, cost."""
+"""What every layer of the library has in common: conversion, forms, cost."""
 
 import inspect
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import astuple, dataclass
 from functools import wraps
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from overconv.checks import IntPair, at_least, int_pair, one_of
-
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
-
-
-@dataclass(frozen=True)
-class Macs:
-    """Multiply-accumulates of one forward pass, by kind.
-
-    The first four are counted for one image; ``shared`` is spent once a batch, however large.
-    A bias and a normalisation count as zero: the first is an addition, the second folds away.
-
-    Attributes:
-        gate: The linear layers that turn pooled features into gates.
-        compose: Building one kernel a sample.
-        convolution: Convolving.
-        other: Elementwise work, one a value: pooling, gating features, scaling or adding kernels.
-        shared: Work of any kind whose result serves the whole batch, such as composing a kernel
-            whose gates do not depend on the sample.
-    """
-
-    gate: int = 0
-    compose: int = 0
-    convolution: int = 0
-    other: int = 0
-    shared: int = 0
-
-    def __add__(self, other: "Macs") -> "Macs":
-        return Macs(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
-
-    def per_image(self, batch: int) -> float:
-        """All kinds together for one image of a batch, which share what is done once."""
-        return self.total - self.shared + self.shared / batch
-
-    @property
-    def total(self) -> int:
-        """All kinds together, for a batch of one image."""
-        return self.gate + self.compose + self.convolution + self.other + self.shared
+from overconv.operators.geometry import ConvGeometry
+from overconv.operators.macs import Macs, is_frozen
 
 
 def own_options(layer: type) -> dict[str, Any]:
@@ -76,8 +38,8 @@ def _as_frozen(to_inference: Callable[[Any], nn.Module]) -> Callable[[Any], nn.M
     return deploy
 
 
-class OverConv2d(nn.Module):
-    """Base of all layers: the geometry of a :class:`torch.nn.Conv2d` without its weights.
+class OverConv2d(ConvGeometry):
+    """Base of all layers: the geometry of a :class:`torch.nn.Conv2d`, and what can be done to it.
 
     A layer derives from it, owns the parameters, and defines :meth:`forward`,
     :meth:`to_inference`, :meth:`macs` and :meth:`start_from`. A layer that folds derives from
@@ -105,82 +67,6 @@ class OverConv2d(nn.Module):
         if "to_inference" in vars(cls):  # here, since what it creates anew would train
             # mypy allows no method to be replaced
             cls.to_inference = _as_frozen(cls.to_inference)  # type: ignore[assignment, method-assign]
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: IntPair,
-        stride: IntPair = 1,
-        padding: IntPair | str = 0,
-        dilation: IntPair = 1,
-        groups: int = 1,
-        padding_mode: str = "zeros",
-    ) -> None:
-        super().__init__()
-        self.groups = at_least("groups", groups, 1)
-        self.in_channels = self._divisible("in_channels", in_channels)
-        self.out_channels = self._divisible("out_channels", out_channels)
-        self.kernel_size = int_pair("kernel_size", kernel_size, 1)
-        self.stride = int_pair("stride", stride, 1)
-        self.dilation = int_pair("dilation", dilation, 1)
-        self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
-        self.padding: tuple[int, int] | str
-        if isinstance(padding, str):
-            self.padding = one_of("padding", padding, ("same", "valid"))
-            if padding == "same" and self.stride != (1, 1):
-                raise ValueError(f"padding='same' needs stride 1, got stride={self.stride}")
-        else:
-            self.padding = int_pair("padding", padding, 0)
-        left, right, top, bottom = self.pad_amounts = self._pad_amounts()
-        self._native = padding_mode == "zeros" and left == right and top == bottom
-
-    def _divisible(self, name: str, channels: int) -> int:
-        channels = at_least(name, channels, 1)
-        if channels % self.groups:
-            raise ValueError(f"{name}={channels} does not split into groups={self.groups}")
-        return channels
-
-    def _pad_amounts(self) -> tuple[int, int, int, int]:
-        """Left, right, top and bottom padding; an odd remainder of "same" goes right and down."""
-        if self.padding == "valid":
-            return (0, 0, 0, 0)
-        if isinstance(self.padding, tuple):
-            high, wide = self.padding
-            return (wide, wide, high, high)
-        high, wide = (d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True))
-        return (wide // 2, wide - wide // 2, high // 2, high - high // 2)
-
-    # Padding. Torch's convolution pads by zeros and evenly; all else is padded here, so that
-    # every form of a layer sees the same borders.
-
-    @property
-    def conv_padding(self) -> tuple[int, int]:
-        """The padding left to torch's convolution once :meth:`pad` has done its part."""
-        return (self.pad_amounts[2], self.pad_amounts[0]) if self._native else (0, 0)
-
-    def pad(self, x: Tensor) -> Tensor:
-        """``x`` padded by what torch's convolution cannot do; ``x`` itself where it can do all."""
-        return x if self._native else self.pad_fully(x)
-
-    def pad_fully(self, x: Tensor) -> Tensor:
-        """``x`` with all of the layer's padding, for a convolution that then pads nothing."""
-        if not any(self.pad_amounts):
-            return x
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        return F.pad(x, self.pad_amounts, mode=mode)
-
-    def output_size(self, image: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the output for an input of height and width ``image``."""
-        left, right, top, bottom = self.pad_amounts
-        padded = (image[0] + top + bottom, image[1] + left + right)
-        high, wide = (
-            max(0, (size - d * (k - 1) - 1) // s + 1)
-            for size, k, s, d in zip(
-                padded, self.kernel_size, self.stride, self.dilation, strict=True
-            )
-        )
-        return high, wide
 
     def own(self, name: str) -> Any:
         """A parameter or a child, as ``getattr`` finds it, in less time than a small step takes.
@@ -314,12 +200,51 @@ class OverConv2d(nn.Module):
         """Cost of one forward pass on an image of (height, width), in the present form and mode."""
         raise NotImplementedError(f"{type(self).__name__} defines no macs()")
 
-    def check_input(self, x: Tensor) -> None:
-        """Raise a ValueError unless ``x`` has the shape (B, in_channels, H, W)."""
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
+    def macs_backward(self, image: tuple[int, int], input_gradient: bool = True) -> Macs:
+        """Cost of the backward pass that belongs to :meth:`macs`.
+
+        A product of n multiply-accumulates costs n more for each of its two operands that needs a
+        gradient: ``dA = dC B'`` and ``dB = A' dC`` for ``C = A B``, and the like for a convolution.
+        So it is twice the forward pass, less :meth:`macs_on_constants`, and less
+        :meth:`macs_on_input` where the input needs no gradient. Elementwise work is charged by the
+        same rule, as if each value were a product of two; pooling and additions, which are not,
+        make that an upper bound.
+
+        Args:
+            image: Height and width of the input.
+            input_gradient: Whether the input needs a gradient; that of a first layer does not.
+
+        Raises:
+            ValueError: The layer is frozen in part, or whole with an input that needs a gradient.
+        """
+        if is_frozen(self, input_gradient):
+            return Macs()
+        cost = 2 * self.macs(image) - self.macs_on_constants(image)
+        return cost if input_gradient else cost - self.macs_on_input(image)
+
+    def macs_on_constants(self, image: tuple[int, int]) -> Macs:
+        """Products of :meth:`macs` one of whose operands is no parameter and not computed."""
+        return Macs()
+
+    def macs_on_input(self, image: tuple[int, int]) -> Macs:
+        """Products of :meth:`macs` one of whose operands is the input, or made of it without
+        parameters, such as by pooling and padding.
+
+        Here all convolving, and what the layer's ``gate`` says, if it has one.
+
+        Raises:
+            ValueError: It has a gate that does not say.
+        """
+        convolving = Macs(convolution=self.macs(image).convolution)
+        gate = getattr(self, "gate", None)
+        if gate is None:
+            return convolving
+        if not hasattr(gate, "macs_on_pooled"):
             raise ValueError(
-                f"input must be (batch, {self.in_channels}, height, width), got {tuple(x.shape)}"
+                f"no formula for the backward pass of a {type(self).__name__} whose input needs no"
+                f" gradient: its gate, a {type(gate).__name__}, has no method macs_on_pooled()"
             )
+        return convolving + Macs(gate=gate.macs_on_pooled())
 
     def extra_repr(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable
 
-from overconv.operators.base import Macs
 from overconv.operators.chain import ChainConv2d
+from overconv.operators.macs import Macs
 from overconv.operators.order import (
     IMAGE,
     Order,
@@ -111,6 +111,23 @@ def gate_macs(chain: ChainConv2d, image: tuple[int, int]) -> Macs:
     if chain.gate.per_sample:
         return Macs(gate=linear, other=pooling)
     return Macs(other=pooling, shared=linear)
+
+
+def macs_on_input(chain: ChainConv2d, image: tuple[int, int]) -> Macs:
+    """What of :func:`order_macs` multiplies the input: the kernel applied to it, and the gate's
+    first layer.
+
+    A gate that scales the input convolves nothing.
+    """
+    order = chain.order
+    while order[1] != IMAGE:
+        order = order[1]
+    cost = ChainMacs(chain, image, padded=chain.pads_first(chain.order))
+    first = Macs(convolution=cost.multiply(leaves(order[0]), (IMAGE,)).convolution)
+    if chain.gate is None:
+        return first
+    values = chain.gate.macs_on_pooled()
+    return first + (Macs(gate=values) if chain.gate.per_sample else Macs(shared=values))
 
 
 # The best orders.

@@ -14,8 +14,8 @@ from overconv.functional import (
     identity_kernel,
     pointwise_before,
 )
-from overconv.operators.base import Macs
 from overconv.operators.branches import is_factor, scale_channels
+from overconv.operators.macs import Macs
 from overconv.operators.normed import Branch, NormedBranchesConv2d, work
 
 
@@ -224,7 +224,7 @@ class DBBConv2d(NormedBranchesConv2d):
     def macs(self, image: tuple[int, int]) -> Macs:
         pixels, everywhere = math.prod(self.output_size(image)), math.prod(image)
         inner, outer, mixed = self.inner.weight, self.outer.weight, self.mixed
-        total = super().macs(image) + work(inner, everywhere) + work(outer, pixels)
+        total = super().macs(image) + work(inner, everywhere) + self._outer_macs(image)
         if mixed is not None:
             total += work(mixed.weight, everywhere)
         # what the border's constant becomes behind the outer kernel, whose taps are added up
@@ -232,6 +232,22 @@ class DBBConv2d(NormedBranchesConv2d):
         additions = 2 * self.out_channels * pixels
         average = self.out_channels * self._taps * pixels
         return total + Macs(convolution=average, other=additions, shared=shared)
+
+    def _outer_macs(self, image: tuple[int, int]) -> Macs:
+        """The outer kernel is always convolved by, even where it is a factor a channel."""
+        return Macs(convolution=self.outer.weight.numel() * math.prod(self.output_size(image)))
+
+    def macs_on_constants(self, image: tuple[int, int]) -> Macs:
+        """The average, written as a depthwise convolution."""
+        values = self.out_channels * self._taps
+        return Macs(convolution=values * math.prod(self.output_size(image)))
+
+    def macs_on_input(self, image: tuple[int, int]) -> Macs:
+        """All convolving but the outer kernel; the average where nothing is mixed before it."""
+        behind = self._outer_macs(image)
+        if self.mixed is not None:
+            behind += self.macs_on_constants(image)
+        return super().macs_on_input(image) - behind
 
 
 def image_of_zero(norm: nn.BatchNorm2d) -> Tensor:

@@ -21,8 +21,9 @@ from overconv.functional import (
     pointwise_after,
     scale_output,
 )
-from overconv.operators.base import Macs, OverConv2d
+from overconv.operators.base import OverConv2d
 from overconv.operators.dcdgate import SQUASHES, DCDGate
+from overconv.operators.macs import Macs
 from overconv.operators.mixture import PLACES
 from overconv.operators.odgate import GateNorm2d
 
@@ -319,3 +320,12 @@ class DCDConv2d(OverConv2d):
         elementwise = static + compress + self.out_channels * per_group
         elementwise += norms[0] * compress + norms[1] * matrix
         return total + Macs(compose=compose, other=elementwise)
+
+    def macs_on_input(self, image: tuple[int, int]) -> Macs:
+        """On the features, the branch is convolved by ``Q`` alone."""
+        on_weights = super().macs_on_input(image)
+        if self.on == "weights":
+            return on_weights
+        values = self.weight.numel() + self.compress.numel()
+        convolution = values * math.prod(self.output_size(image))
+        return Macs(gate=on_weights.gate, convolution=convolution)

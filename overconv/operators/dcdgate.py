@@ -79,5 +79,9 @@ class DCDGate(nn.Module):
         channels = self.squeeze.in_features // self.pool**2
         return sum(layer.weight.numel() for layer in layers), channels * high * wide
 
+    def macs_on_pooled(self) -> int:
+        """Multiply-accumulates of the linear layer that reads the pooled features."""
+        return self.squeeze.weight.numel()
+
     def extra_repr(self) -> str:
         return f"widths={self.widths}, pool={self.pool}, squash={self.squash!r}"

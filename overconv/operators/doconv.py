@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overconv.checks import IntPair, at_least
-from overconv.operators.base import FoldingConv2d, Macs
+from overconv.operators.base import FoldingConv2d
+from overconv.operators.macs import Macs
 
 
 class DOConv2d(FoldingConv2d):

@@ -15,7 +15,8 @@ from overconv.checks import IntPair, at_least, one_of
 from overconv.functional import conv2d_per_sample
 from overconv.gates import PooledGate, trained
 from overconv.inference_gate import InferenceGate
-from overconv.operators.base import Macs, OverConv2d
+from overconv.operators.base import OverConv2d
+from overconv.operators.macs import Macs
 from overconv.operators.mixture import PLACES
 from overconv.operators.parallel import mix_rows, parallel_rows, weighted_sum
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from overconv.checks import IntPair, at_least, one_of
 from overconv.functional import compose
-from overconv.operators.base import FoldingConv2d, Macs
+from overconv.operators.base import FoldingConv2d
+from overconv.operators.macs import Macs
 from overconv.operators.mixture import PLACES
 from overconv.operators.stack import stack_of
 
@@ -208,9 +209,19 @@ class ExpandConv2d(FoldingConv2d):
             values *= math.prod(self.kernel_size)
             pixels = math.prod(self.output_size(image))
             return Macs(convolution=values * pixels, shared=self._composing())
+        return Macs(convolution=sum(self._on_features(image)))
+
+    def macs_on_input(self, image: tuple[int, int]) -> Macs:
+        """On the features, the first layer alone."""
+        if self.on == "weights":
+            return super().macs_on_input(image)
+        return Macs(convolution=self._on_features(image)[0])
+
+    def _on_features(self, image: tuple[int, int]) -> list[int]:
+        """Products of each layer, run one after the other."""
         left, right, top, bottom = self.pad_amounts
         high, wide = image
-        total = 0
+        products = []
         for index, weight in enumerate(self.weights):
             if index == self._first:
                 high, wide = high + top + bottom, wide + left + right
@@ -218,8 +229,8 @@ class ExpandConv2d(FoldingConv2d):
             wide -= self.dilation[1] * (weight.shape[3] - 1)
             if index == self._last:
                 high, wide = self.output_size(image)
-            total += weight.numel() * high * wide
-        return Macs(convolution=total)
+            products.append(weight.numel() * high * wide)
+        return products
 
     def _composing(self) -> int:
         """Products of :meth:`kernel`."""

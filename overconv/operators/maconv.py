@@ -5,9 +5,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from overconv.checks import IntPair, one_of
-from overconv.operators.base import Macs
 from overconv.operators.chain import ChainConv2d
-from overconv.operators.chain_macs import order_macs
+from overconv.operators.chain_macs import macs_on_input, order_macs
+from overconv.operators.macs import Macs
 
 MIDDLES = ("norm", "gate", "norm+gate")
 
@@ -117,3 +117,6 @@ class MAConv2d(ChainConv2d):
 
     def macs(self, image: tuple[int, int]) -> Macs:
         return order_macs(self, image, self.order)
+
+    def macs_on_input(self, image: tuple[int, int]) -> Macs:
+        return macs_on_input(self, image)

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from overconv.checks import IntPair
 from overconv.inference_gate import InferenceGate
-from overconv.operators.base import Macs
 from overconv.operators.chain import ChainConv2d
-from overconv.operators.chain_macs import best_orders, compact, order_macs
+from overconv.operators.chain_macs import best_orders, compact, macs_on_input, order_macs
+from overconv.operators.macs import Macs
 from overconv.operators.order import Order, expanding, leaves, parse, write
 
 
@@ -203,3 +203,6 @@ class MDConv2d(ChainConv2d):
 
     def macs(self, image: tuple[int, int]) -> Macs:
         return order_macs(self, image, self.order)
+
+    def macs_on_input(self, image: tuple[int, int]) -> Macs:
+        return macs_on_input(self, image)

@@ -15,7 +15,8 @@ from overconv.checks import IntPair, at_least, one_of
 from overconv.functional import conv2d_per_sample, mix_kernels, scale_output
 from overconv.gates import PooledGate, trained
 from overconv.inference_gate import InferenceGate
-from overconv.operators.base import Macs, OverConv2d
+from overconv.operators.base import OverConv2d
+from overconv.operators.macs import Macs
 from overconv.operators.parallel import parallel_kernels
 
 PLACES = ("weights", "features")

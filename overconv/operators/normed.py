@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from overconv.functional import fold_norm_after, identity_kernel
-from overconv.operators.base import Macs
 from overconv.operators.branches import BranchedConv2d, is_factor
+from overconv.operators.macs import Macs
 
 
 class Branch(nn.Module):

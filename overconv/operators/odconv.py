@@ -20,7 +20,8 @@ from overconv.functional import (
     scale_taps,
 )
 from overconv.inference_gate import InferenceGate
-from overconv.operators.base import Macs, OverConv2d
+from overconv.operators.base import OverConv2d
+from overconv.operators.macs import Macs
 from overconv.operators.mixture import PLACES
 from overconv.operators.odgate import ODGate
 from overconv.operators.parallel import parallel_kernels
@@ -259,3 +260,8 @@ class ODConv2d(OverConv2d):
             return total + Macs(other=gating + ("taps" in self.heads) * self.in_channels * taps)
         gating = self.in_channels * math.prod(image) + ("taps" in self.heads) * kernel
         return total + Macs(other=gating + ("filters" in self.heads) * self.out_channels * pixels)
+
+    def macs_on_input(self, image: tuple[int, int]) -> Macs:
+        """On the features, the input is gated before it is convolved."""
+        on_weights = super().macs_on_input(image)
+        return on_weights if self.on == "weights" else Macs(gate=on_weights.gate)

@@ -23,10 +23,14 @@ class GateNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.shape[0] * x.shape[2] * x.shape[3] <= 1:
+        if self.training and self.num_values(x) <= 1:
             statistics = self.running_mean, self.running_var
             return F.batch_norm(x, *statistics, self.weight, self.bias, False, 0.0, self.eps)
         return super().forward(x)
+
+    def num_values(self, x: Tensor) -> int:
+        """Values a channel; where several processes share a batch, of all of it."""
+        return x.shape[0] * x.shape[2] * x.shape[3]
 
 
 class ODGate(nn.Module):
@@ -72,7 +76,13 @@ class ODGate(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the layers as the authors do: normal, by the fan out of each head; no bias."""
+        """Draw the layers as the authors do: normal, by the fan out of each head; no bias.
+
+        The temperatures go back to where they started.
+        """
+        for squash in (self.sigmoid, self.softmax):
+            if squash is not None:
+                squash.reset_parameters()
         nn.init.kaiming_normal_(self.squeeze.weight, mode="fan_out", nonlinearity="relu")
         with torch.no_grad():
             for head in self.excite.weight.split(self.widths):
@@ -135,6 +145,10 @@ class ODGate(nn.Module):
         """Multiply-accumulates of the linear layers and of the pooling."""
         linear = self.squeeze.weight.numel() + self.excite.weight.numel()
         return linear, self.squeeze.in_features * image[0] * image[1]
+
+    def macs_on_pooled(self) -> int:
+        """Multiply-accumulates of the linear layer that reads the pooled features."""
+        return self.squeeze.weight.numel()
 
     def extra_repr(self) -> str:
         return f"widths={self.widths}"

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from overconv.checks import IntPair, at_least
 from overconv.functional import fold_norm_after, pointwise_before
-from overconv.operators.base import Macs
 from overconv.operators.branches import BranchedConv2d
+from overconv.operators.macs import Macs
 
 # How much of each branch the sum starts with; a 1 x 1 kernel has the first two.
 STARTS = {

@@ -12,7 +12,8 @@ from overconv.checks import IntPair, at_least, one_of
 from overconv.functional import gate_features, scale_output
 from overconv.gates import SQUASHES, PooledGate, trained
 from overconv.inference_gate import InferenceGate
-from overconv.operators.base import Macs, OverConv2d
+from overconv.operators.base import OverConv2d
+from overconv.operators.macs import Macs
 
 
 class SEConv2d(OverConv2d):
@@ -173,3 +174,7 @@ class SEConv2d(OverConv2d):
             scaling += self.out_channels
         convolution = self.weight.numel() * math.prod(size)
         return Macs(gate=linear, convolution=convolution, other=pooling + scaling)
+
+    def macs_on_input(self, image: tuple[int, int]) -> Macs:
+        """The convolution alone: the gate reads what that gives."""
+        return Macs(convolution=self.macs(image).convolution)

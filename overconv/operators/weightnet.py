@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from overconv.checks import IntPair, at_least
 from overconv.functional import conv2d_per_sample
 from overconv.gates import Squash
-from overconv.operators.base import Macs, OverConv2d
+from overconv.operators.base import OverConv2d
+from overconv.operators.macs import Macs
 from overconv.operators.parallel import mix_rows, parallel_rows
 
 
@@ -75,6 +76,10 @@ class LinearGate(nn.Module):
         if self.squeeze is not None:
             linear += self.squeeze.weight.numel()
         return linear, first.in_features * image[0] * image[1]
+
+    def macs_on_pooled(self) -> int:
+        """Multiply-accumulates of the linear layer that reads the pooled features."""
+        return (self.excite if self.squeeze is None else self.squeeze).weight.numel()
 
 
 class WeightNetConv2d(OverConv2d):

@@ -4,13 +4,13 @@ Axes: N examples, P places in a split, C channels, H x W image.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from overconv.training.data import Dataset, Split
+from overconv.training.splits import Split
 from overconv.training.streams import stream
 
 
@@ -78,6 +78,8 @@ class Feed:
         # Mirroring a crop is cropping the mirrored image from the other side.
         right = torch.where(mirrored, 2 * self.padding - right, right)
         cut = self._cut if self.crops_numpy is None else self._cut_by_numpy
+        if not len(places):
+            return  # a split of nothing has one part
         several = (tensor.split(size * AHEAD) for tensor in (places, down, right, mirrored))
         for images in itertools.starmap(cut, zip(*several, strict=True)):
             yield from images.split(size)
@@ -96,15 +98,14 @@ class Feed:
 
 @dataclass(frozen=True)
 class Normalization:
-    """Standardises each channel by mean and standard deviation of the training part."""
+    """Standardises each channel by a mean and a standard deviation, in units of a pixel's byte."""
 
     mean: Tensor
     std: Tensor
 
     @classmethod
-    def of(cls, dataset: Dataset) -> "Normalization":
-        """That of ``dataset``, exact: from integer sums."""
-        images = dataset.images_train
+    def of(cls, images: Tensor) -> "Normalization":
+        """That of ``images`` (N, C, H, W), uint8, exact: from integer sums."""
         values = torch.arange(256, dtype=torch.float64)
         means, stds = [], []
         for channel in images.unbind(1):
@@ -113,8 +114,13 @@ class Normalization:
             variance = (counts * (values - mean) ** 2).sum() / counts.sum()
             means.append(mean.item())
             stds.append(max(variance.sqrt().item(), 1.0))  # a constant channel stays finite
+        return cls.given(means, stds)
+
+    @classmethod
+    def given(cls, mean: Sequence[float], std: Sequence[float]) -> "Normalization":
+        """By a known mean and standard deviation of each channel."""
         shape = (1, -1, 1, 1)
-        return cls(torch.tensor(means).view(shape), torch.tensor(stds).view(shape))
+        return cls(torch.tensor(mean).view(shape), torch.tensor(std).view(shape))
 
     def to(self, device: str | torch.device) -> "Normalization":
         """The same on ``device``."""

@@ -1,32 +1,39 @@
 """Scoring a network: every example counts once, whatever the size of a batch."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from overconv.training.augmentation import Normalization
-from overconv.training.data import Split
-
-EVALUATION_BATCH = 500
+from overconv.training.world import ALONE, World
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, split: Split, normalization: Normalization) -> tuple[float, Tensor]:
+def evaluate(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], world: World = ALONE
+) -> tuple[float, Tensor]:
     """Mean cross-entropy, and for each example whether it was classified rightly, on the CPU.
 
-    Leaves ``model`` in evaluation mode. An empty split has a loss of NaN.
+    Of no examples the loss is NaN.
+
+    Args:
+        model: Is left in evaluation mode.
+        batches: This rank's share: images (B, C, H, W) and labels (B,), in order.
+        world: The ranks; each gets what all of them found.
     """
     model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=split.labels.device)
-    correct = []
-    for start in range(0, len(split), EVALUATION_BATCH):
-        labels = split.labels[start : start + EVALUATION_BATCH]
-        logits = model(normalization.apply(split.images[start : start + EVALUATION_BATCH]))
-        total += F.cross_entropy(logits, labels, reduction="sum").double()
-        correct.append(logits.argmax(1) == labels)
-    if not correct:
-        return float("nan"), torch.zeros(0, dtype=torch.bool)
-    return total.item() / len(split), torch.cat(correct).cpu()
+    losses: list[Tensor] = []
+    right: list[Tensor] = []
+    for images, labels in batches:
+        logits = model(images)
+        losses.append(F.cross_entropy(logits, labels, reduction="sum").double())
+        right.append(logits.argmax(1) == labels)
+    # A rank may have nothing to score, and then nothing that tells it of a device.
+    loss = torch.stack(losses).sum().cpu() if losses else torch.zeros((), dtype=torch.float64)
+    correct = world.gather(torch.cat(right).cpu() if right else torch.zeros(0, dtype=torch.bool))
+    total = world.stack(loss).sum().item()
+    return total / len(correct) if len(correct) else float("nan"), correct
 
 
 def accuracy(correct: Tensor) -> float:

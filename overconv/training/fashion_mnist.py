@@ -2,15 +2,16 @@
 
 import gzip
 import math
-import os
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-Root = str | os.PathLike[str] | None
+from overconv.training.places import Root, bases, find
+
 Parts = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]  # with the number of classes
 
+DEBIAN = "/usr/share/datasets/fashion-mnist"
 FASHION_MNIST_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -50,31 +51,21 @@ def read_fashion_mnist(root: Root) -> Parts:
     )
 
 
-def places(root: Root) -> list[Path]:
-    """The folders in which Fashion-MNIST's files may lie, in the order of search."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overconv"
-    bases = [root, os.environ.get("OVERCONV_DATA"), "/usr/share/datasets/fashion-mnist", cache]
-    # torchvision keeps its downloads two folders below.
-    return [
-        Path(base) / below
-        for base in bases
-        if base
-        for below in ("", "fashion_mnist", "fashion-mnist", "FashionMNIST/raw")
-    ]
-
-
 def _find(root: Root) -> Path:
-    looked = places(root)
-    for folder in looked:
-        if any((folder / f"{FASHION_MNIST_FILES[0]}{end}").is_file() for end in ("", ".gz")):
-            return folder
-    bases = dict.fromkeys(str(folder) for folder in looked[::4])
-    raise ValueError(
-        f"fashion_mnist is in none of {', '.join(bases)}. To get it: on Debian, "
-        "`apt-get install dataset-fashion-mnist`; elsewhere, "
-        f"`python -c \"import torchvision; torchvision.datasets.FashionMNIST('{list(bases)[-1]}', "
-        'download=True)"`'
-    )
+    def holds(folder: Path) -> bool:
+        name = FASHION_MNIST_FILES[0]
+        return any((folder / f"{name}{end}").is_file() for end in ("", ".gz"))
+
+    def how(folder: Path) -> str:
+        return (
+            "on Debian, `apt-get install dataset-fashion-mnist`; elsewhere, "
+            f"`python -c \"import torchvision; torchvision.datasets.FashionMNIST('{folder}', "
+            'download=True)"`'
+        )
+
+    # torchvision keeps its downloads two folders below.
+    below = ("", "fashion_mnist", "fashion-mnist", "FashionMNIST/raw")
+    return find("fashion_mnist", bases(root, DEBIAN), below, holds, how)
 
 
 def _existing(path: Path) -> Path:

@@ -2,24 +2,25 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from overconv.training.augmentation import Augmentation, Feed, Normalization
-from overconv.training.data import Dataset, Split
+from overconv.training.conditions import Checkpoints, Conditions
+from overconv.training.distributed import reduce_gradients, synchronise
 from overconv.training.environment import configure
 from overconv.training.evaluation import accuracy, evaluate
+from overconv.training.inputs import Batch, DataSource
 from overconv.training.recipe import Recipe
-from overconv.training.streams import KeyedDropout, key_dropout, no_global_draws, stream
-
-# Steps between two looks at the gradients' norm, which would cost 1 % of a small step each time.
-GRAD_NORM_EVERY = 8
+from overconv.training.state import TrainState
+from overconv.training.streams import key_dropout, no_global_draws
+from overconv.training.world import ALONE, World
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 
@@ -36,13 +37,16 @@ class Result:
         metrics: Figures of the last epoch, never of the best one; accuracies are fractions. All
             None if diverged.
         curves: One value an epoch: ``train_loss`` and ``train_accuracy`` (means over the steps, as
-            trained: augmented, before each step), ``validation_loss``, ``validation_accuracy``,
-            ``lr`` of the last step, ``grad_norm`` (norm of all gradients together, mean over
-            every eighth step of the epoch, from its first).
+            trained: augmented, before each step; under mixup, whether each image's own label was
+            found), ``validation_loss``, ``validation_accuracy``, ``lr`` of the last step,
+            ``grad_norm`` (norm of all gradients together, mean over every eighth step of the
+            epoch, from its first; in float16 over those of them that were taken).
         correct: For each test example whether it was classified rightly; None if diverged.
-        seconds: One value an epoch of ``train`` and ``evaluate``; not that of the test.
+        seconds: One value an epoch of ``train`` and ``evaluate``; not that of the test, nor of
+            checkpoints.
         diverged_at: ``epoch``, and in it the ``step``, of the first training loss that was not
             finite, counted from 0; after the last step if that was the test loss.
+        resumed: Steps at which the training was taken up from a checkpoint.
     """
 
     outcome: Literal["finished", "diverged"]
@@ -51,98 +55,107 @@ class Result:
     correct: np.ndarray | None
     seconds: dict[str, list[float]]
     diverged_at: dict[str, int] | None
+    resumed: list[int]
 
 
-@dataclass
-class TrainState:
-    """All that changes as training goes on."""
+class Stopped(Exception):
+    """A training was asked to stop, and did so after ``step`` steps."""
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    dropouts: list[KeyedDropout]
-    epoch: int = 0
-    step: int = 0
-    curves: dict[str, list[float]] = field(default_factory=dict)
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-
-
-class Inputs:
-    """What an epoch trains on: batches in the order and augmentation of a block, on a device."""
-
-    def __init__(self, dataset: Dataset, split: Split, recipe: Recipe, block: int, device: str):
-        self.recipe, self.block, self.device = recipe, block, device
-        self.num_examples = len(dataset.labels_train)
-        self.labels = split.labels.to(device)
-        self.feed = Feed(split.to(device), recipe.crop_padding)
-        self.normalization = Normalization.of(dataset).to(device)
-        self.steps = len(split) // recipe.batch_size
-        shape = (recipe.batch_size, *split.images.shape[1:])
-        self.buffer = torch.empty(shape, device=device)  # one for all steps: pages once faulted in
-
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised images and labels of each step. The images are overwritten by the next."""
-        order = stream(self.block, "order", epoch).permutation(len(self.labels))
-        places = torch.from_numpy(order).to(self.device)
-        draws = Augmentation.draw(
-            self.block, epoch, self.num_examples,
-            crop_padding=self.recipe.crop_padding, flip=self.recipe.flip,
-        ).to(self.device)  # fmt: skip
-        size = self.recipe.batch_size
-        labels = self.labels[places].split(size)[: self.steps]
-        for images, known in zip(self.feed.batches(places, draws, size), labels, strict=True):
-            yield self.normalization.apply(images, out=self.buffer), known
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped after {step} steps")
+        self.step = step
 
 
 def train(
     model: nn.Module,
-    dataset: Dataset,
+    dataset: DataSource,
     recipe: Recipe,
     *,
     block: int,
     device: str = "cpu",
+    world: World = ALONE,
+    checkpoints: Checkpoints | None = None,
+    stop: Callable[[], bool] | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Result:
     """Train ``model``, in place, and test it once, at the end.
 
-    The same arguments give the same bits, in the same stratum. Split, order, augmentation and
-    dropout are those of ``block`` and do not depend on the model. Sets torch to the recipe's
-    threads and to deterministic algorithms, for the process.
+    The same arguments give the same bits, in the same stratum, also if the training was stopped
+    and taken up again. Split, order, augmentation and dropout are those of ``block`` and do not
+    depend on the model. Sets torch to the recipe's threads and to deterministic algorithms, for
+    the process.
 
     Args:
         model: Maps (B, C, H, W) to logits (B, num_classes); already on ``device``. Its dropouts
-            are replaced by keyed ones.
-        dataset: Kept on ``device`` as uint8.
+            are replaced by keyed ones. With ``recipe.ema`` it ends as the average that was tested.
+        dataset: What makes the inputs.
         recipe: How to train.
         block: Names the random streams.
         device: ``"cpu"`` or a CUDA device.
+        world: The processes that train together, all with equal arguments; as many as the recipe
+            has ranks.
+        checkpoints: Where to take the training up, and to keep it: at the end of each epoch and
+            when due. Every rank asks its own, the first one saves.
+        stop: Asked before each step and each evaluation, on all ranks; if one says so, the state
+            is kept and all stop.
         on_epoch: Called after each epoch with its number and the new values of the curves.
 
     Raises:
-        ValueError: Fewer training examples than a batch has; the model holds a dropout of an
-            unknown kind.
+        Stopped: ``stop`` said so.
+        ValueError: The data set has no such inputs, for instance fewer training examples than a
+            batch; the model holds a dropout of an unknown kind; ``world`` is not of the recipe's
+            ranks; a checkpoint is of another model.
         RuntimeError: Something drew from torch's global generator, so the training could not be
-            repeated.
+            repeated; ranks found different checkpoints.
     """
     configure(recipe.threads)
-    splits = dataset.split(block, recipe.num_validation)
-    inputs = Inputs(dataset, splits.train, recipe, block, device)
-    if inputs.steps == 0:
-        raise ValueError(
-            f"batch_size={recipe.batch_size} is more than the {len(splits.train)} training "
-            f"examples of {dataset.name}"
+    if world.size != recipe.ranks:
+        raise ValueError(f"ranks={recipe.ranks}, but {world.size} processes train")
+    inputs = dataset.inputs(recipe, block, device, world)
+    conditions = Conditions(recipe, inputs, device, world, checkpoints, stop)
+    if recipe.channels_last:
+        model.to(memory_format=torch.channels_last)
+    dropouts = key_dropout(model, block, world)
+    synchronise(model, world)
+    try:
+        state = TrainState.start(
+            model, recipe, steps=inputs.steps, device=device, dropouts=dropouts
         )
-    validation, test = splits.validation.to(device), splits.test.to(device)
-    state = TrainState(model, recipe.build_optimizer(model), key_dropout(model, block))
+        _take_up(state, conditions)
+        return _train(state, conditions, on_epoch)
+    finally:
+        synchronise(model, ALONE)
+
+
+def _take_up(state: TrainState, conditions: Conditions) -> None:
+    """Go on from the newest checkpoint, if there is one."""
+    if conditions.checkpoints is None:
+        return
+    world, kept = conditions.world, conditions.checkpoints.newest()
+    found = world.stack(torch.tensor(-1 if kept is None else kept["step"])).tolist()
+    if len(set(found)) > 1:
+        raise RuntimeError(f"the ranks found checkpoints of different steps: {found}")
+    if kept is not None:
+        state.load(kept, world)
+        _apply_schedules(state, conditions)  # what a schedule sets outside of buffers
+
+
+def _train(state: TrainState, conditions: Conditions, on_epoch: OnEpoch | None) -> Result:
+    """From where ``state`` stands to the end."""
+    recipe, inputs = conditions.recipe, conditions.inputs
     while state.epoch < recipe.epochs:
-        with no_global_draws(device):
-            bad_step = _run_epoch(state, inputs, validation)
+        with no_global_draws(conditions.device):
+            bad_step = _run_epoch(state, conditions)
         if bad_step is not None:
-            return _diverged(state, epoch=state.epoch, step=bad_step)
-        state.epoch += 1
+            return _diverged(state, epoch=state.epoch - 1, step=bad_step)
+        _save(state, conditions)
         if on_epoch is not None:
             on_epoch(state.epoch - 1, {name: curve[-1] for name, curve in state.curves.items()})
-    with no_global_draws(device):
-        test_loss, correct = evaluate(model, test, inputs.normalization)
+    _stop_if_asked(state, conditions)
+    if state.average is not None:
+        state.average.apply()
+    with no_global_draws(conditions.device):
+        test_loss, correct = evaluate(state.model, inputs.test(), conditions.world)
     if not math.isfinite(test_loss):  # no training loss follows on the last step, to show it
         return _diverged(state, epoch=recipe.epochs - 1, step=inputs.steps)
     return Result(
@@ -156,96 +169,105 @@ def train(
         correct=correct.numpy(),
         seconds=state.seconds,
         diverged_at=None,
+        resumed=state.resumed,
     )
 
 
-def _run_epoch(state: TrainState, inputs: Inputs, validation: Split) -> int | None:
-    """Train an epoch, validate, note both; the first step whose loss was not finite, if any."""
-    start = time.perf_counter()
-    losses = train_epoch(state, inputs)
+def _run_epoch(state: TrainState, conditions: Conditions) -> int | None:
+    """Train the rest of an epoch, validate, note both; the first step of no finite loss, if any."""
+    recipe, inputs = conditions.recipe, conditions.inputs
+    train_epoch(state, conditions)
+    values, losses = state.tally.read(recipe, conditions.world)
     bad_steps = (~losses.isfinite()).nonzero().flatten().tolist()
-    trained = time.perf_counter()
+    state.watch.stop()
+    start = time.perf_counter()
     loss, correct = math.nan, torch.zeros(0)
     if not bad_steps:
-        for schedule in inputs.recipe.schedules:
-            schedule.apply(state.model, (state.epoch + 1) / inputs.recipe.epochs)
-        loss, correct = evaluate(state.model, validation, inputs.normalization)
-    _note(state.curves, validation_loss=loss, validation_accuracy=accuracy(correct))
-    _note(state.seconds, train=trained - start, evaluate=time.perf_counter() - trained)
+        _apply_schedules(state, conditions)
+        with nullcontext() if state.average is None else state.average.applied():
+            loss, correct = evaluate(state.model, inputs.validation(), conditions.world)
+    values |= {
+        "validation_loss": loss,
+        "validation_accuracy": accuracy(correct),
+        "lr": recipe.rate(state.step - 1, inputs.steps),
+    }
+    taken = {"train": state.watch.seconds, "evaluate": time.perf_counter() - start}
+    state.end_epoch(taken, values)
     return bad_steps[0] if bad_steps else None
 
 
-class Tally:
-    """What the steps of an epoch leave behind, kept on the device and read once."""
-
-    def __init__(self, inputs: Inputs):
-        self.losses = torch.empty(inputs.steps, device=inputs.device)
-        self.hits = torch.empty_like(self.losses)
-        self.norms: list[Tensor] = []
-        self.num_steps = 0
-
-    def note(self, loss: Tensor, logits: Tensor, labels: Tensor, model: nn.Module) -> None:
-        """Add a step; before the optimiser's, some kinds of which change the gradients."""
-        self.losses[self.num_steps] = loss.detach()
-        self.hits[self.num_steps] = (logits.detach().argmax(1) == labels).sum()
-        if self.num_steps % GRAD_NORM_EVERY == 0:
-            self.norms.append(grad_norm(model))
-        self.num_steps += 1
-
-    def read(self, batch_size: int) -> dict[str, float]:
-        """The curves' values of the epoch."""
-        return {
-            "train_loss": self.losses.double().mean().item(),
-            "train_accuracy": self.hits.double().mean().item() / batch_size,
-            "grad_norm": torch.stack(self.norms).double().mean().item(),
-        }
-
-
-def train_epoch(state: TrainState, inputs: Inputs) -> Tensor:
-    """One pass over ``inputs``; returns the loss of each step. Nothing waits for the device."""
+def train_epoch(state: TrainState, conditions: Conditions) -> None:
+    """The steps of the epoch that are left. Nothing waits for the device, save in float16."""
     state.model.train()
-    tally = Tally(inputs)
-    for images, labels in inputs.epoch(state.epoch):
-        train_step(state, inputs, images, labels, tally)
-    rate = inputs.recipe.rate(state.step - 1, inputs.steps)
-    _note(state.curves, lr=rate, **tally.read(inputs.recipe.batch_size))
-    return tally.losses
+    state.watch.start()
+    checkpoints, inputs = conditions.checkpoints, conditions.inputs
+    for batch in inputs.epoch(state.epoch, state.tally.num_steps):
+        _stop_if_asked(state, conditions)
+        train_step(state, conditions, batch)
+        # After the last step, a checkpoint follows once the epoch is validated.
+        within = state.tally.num_steps < inputs.steps
+        if within and checkpoints is not None and checkpoints.due(state.step):
+            _save(state, conditions)
+    _stop_if_asked(state, conditions)
 
 
-def train_step(
-    state: TrainState, inputs: Inputs, images: Tensor, labels: Tensor, tally: Tally
-) -> None:
-    """One step of the optimiser; ``tally`` takes note of what came before it."""
-    _prepare_step(state, inputs.recipe, inputs.steps)
-    logits = state.model(images)
-    loss = F.cross_entropy(logits, labels, label_smoothing=inputs.recipe.label_smoothing)
+def train_step(state: TrainState, conditions: Conditions, batch: Batch) -> None:
+    """One step of the optimiser; the tally takes note of what came before it."""
+    recipe, model = conditions.recipe, state.model
+    _prepare_step(state, conditions)
+    with conditions.autocast():
+        logits = model(batch.images)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    targets = batch.targets
+    if targets.is_floating_point():
+        targets = targets.to(logits.dtype)
+    loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    tally.note(loss, logits, labels, state.model)
-    state.optimizer.step()
+    state.scaler.scale(loss).backward()
+    if conditions.world.size > 1:
+        reduce_gradients(model, conditions.world)
+    state.scaler.unscale_(state.optimizer)
+    state.tally.note(loss, logits, batch.labels, model)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    if state.average is not None:
+        state.average.update()
     state.step += 1
 
 
-def _prepare_step(state: TrainState, recipe: Recipe, steps_per_epoch: int) -> None:
+def _prepare_step(state: TrainState, conditions: Conditions) -> None:
     """Learning rate, temperatures and dropout of the coming step."""
-    rate = recipe.rate(state.step, steps_per_epoch)
+    rate = conditions.recipe.rate(state.step, conditions.inputs.steps)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    for schedule in recipe.schedules:
-        schedule.apply(state.model, state.step / (recipe.epochs * steps_per_epoch))
+    _apply_schedules(state, conditions)
     for dropout in state.dropouts:
         dropout.step, dropout.calls = state.step, 0
 
 
-def grad_norm(model: nn.Module) -> Tensor:
-    """Euclidean norm of all gradients together; nothing is read back from the device."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    return torch.nn.utils.get_total_norm(gradients, foreach=True)
+def _apply_schedules(state: TrainState, conditions: Conditions) -> None:
+    total = conditions.recipe.epochs * conditions.inputs.steps
+    for schedule in conditions.recipe.schedules:
+        schedule.apply(state.model, state.step / total)
 
 
-def _note(curves: dict[str, list[float]], **values: float) -> None:
-    for name, value in values.items():
-        curves.setdefault(name, []).append(value)
+def _stop_if_asked(state: TrainState, conditions: Conditions) -> None:
+    if conditions.world.any(conditions.stop is not None and conditions.stop()):
+        _save(state, conditions)
+        raise Stopped(state.step)
+
+
+def _save(state: TrainState, conditions: Conditions) -> None:
+    """Keep the state, off the clock."""
+    if conditions.checkpoints is None:
+        return
+    if torch.device(conditions.device).type == "cuda":
+        torch.cuda.synchronize(conditions.device)  # what the steps have left to do is their time
+    with state.watch.paused():
+        packed = state.pack(conditions.world)
+        if conditions.world.rank == 0:
+            conditions.checkpoints.save(packed)
+        conditions.world.meet()  # a rank that ends now would have torchrun end the one that writes
 
 
 def _diverged(state: TrainState, *, epoch: int, step: int) -> Result:
@@ -256,4 +278,5 @@ def _diverged(state: TrainState, *, epoch: int, step: int) -> Result:
         correct=None,
         seconds=state.seconds,
         diverged_at={"epoch": epoch, "step": step},
+        resumed=state.resumed,
     )

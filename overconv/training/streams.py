@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from overconv.training.world import ALONE, World
+
 
 def stream(block: int, purpose: str, *index: int | str) -> np.random.Generator:
     """The generator of one purpose in one block.
@@ -65,29 +67,36 @@ class KeyedDropout(nn.Module):
 
     .. math:: y = x \odot m / (1 - p), \qquad m \sim \mathrm{Bernoulli}(1 - p)
 
-    The mask is drawn on the CPU for the whole batch, so it is the same on every device.
+    The mask is drawn on the CPU for the whole batch, of which each rank takes its rows, so it is
+    the same on every device and for any number of processes.
 
     Args:
         p: Probability of zero.
         block, name: Name the stream.
         whole_channels: Whether the mask has one value a sample and channel, or one a value.
+        world: The processes that share the batch, all with as many rows.
 
     Shape:
         (B, C, ...) -> the same
     """
 
-    def __init__(self, p: float, block: int, name: str, *, whole_channels: bool) -> None:
+    def __init__(
+        self, p: float, block: int, name: str, *, whole_channels: bool, world: World = ALONE
+    ) -> None:
         super().__init__()
         self.p, self.block, self.name, self.whole_channels = p, block, name, whole_channels
+        self.world = world
         self.step = self.calls = 0
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
         shape = x.shape[:2] + (1,) * (x.dim() - 2) if self.whole_channels else x.shape
+        whole = (len(x) * self.world.size, *shape[1:])
         generator = stream(self.block, "dropout", self.name, self.step, self.calls)
         self.calls += 1  # a module that is shared draws anew at each of its places
-        kept = torch.from_numpy(generator.random(tuple(shape), dtype=np.float32) >= self.p)
+        draws = generator.random(whole, dtype=np.float32)[self.world.rows(whole[0])]
+        kept = torch.from_numpy(draws >= self.p)
         if x.is_cuda:  # from pinned memory the copy need not wait for the device
             kept = kept.pin_memory().to(x.device, non_blocking=True)
         return x * (kept.to(x.dtype) / max(1 - self.p, 1e-12))
@@ -104,10 +113,10 @@ _DROPOUTS = {
 }
 
 
-def key_dropout(model: nn.Module, block: int) -> list[KeyedDropout]:
+def key_dropout(model: nn.Module, block: int, world: World = ALONE) -> list[KeyedDropout]:
     """Put a :class:`KeyedDropout` in the place of every dropout of ``model``, in place.
 
-    Those of an earlier training are keyed anew, for ``block``.
+    Those of an earlier training are keyed anew, for ``block`` and ``world``.
 
     Raises:
         ValueError: ``model`` has a dropout of another kind, which would draw from the global
@@ -126,7 +135,8 @@ def key_dropout(model: nn.Module, block: int) -> list[KeyedDropout]:
             raise ValueError(f"{name!r} is a {type(module).__name__}; allowed: {allowed}")
         else:
             continue
-        keyed[module] = KeyedDropout(p, block, name, whole_channels=whole).train(module.training)
+        dropout = KeyedDropout(p, block, name, whole_channels=whole, world=world)
+        keyed[module] = dropout.train(module.training)
     for module in list(model.modules()):
         for name, child in module._modules.items():  # a shared child under all of its names
             if child is not None and child in keyed:

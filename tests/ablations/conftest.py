@@ -67,6 +67,11 @@ def setting(dataset: Dataset) -> Setting:
     )
 
 
+@pytest.fixture(scope="session")
+def study_text() -> str:
+    return STUDY_FILE
+
+
 @pytest.fixture
 def study_file(tmp_path: Path) -> Path:
     """The path of a study outside the checkout; each test has a module name of its own."""

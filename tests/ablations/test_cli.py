@@ -1,15 +1,18 @@
 """The command line, as a user types it: what it does, and what it says to nonsense."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from ablations import files
+from ablations import files, memory, worker
 from ablations.cli import main
 from records.record import Record
 
@@ -44,7 +47,7 @@ def test_running_again_trains_nothing_and_changes_nothing(run, tmp_path, capsys)
     assert run() == 0
     first = capsys.readouterr()
     assert "0 trials done, 2 to do" in first.out
-    assert first.err.count("% test accuracy") == 2
+    assert first.err.count("% validation accuracy") == 2
     before = contents(tmp_path / "results")
     assert run() == 0
     second = capsys.readouterr()
@@ -87,7 +90,7 @@ def test_two_studies_share_a_trial(run, study_file, tmp_path, capsys):
 def test_a_dry_run_writes_nothing(run, tmp_path, capsys):
     assert run("--dry-run") == 0
     out = capsys.readouterr().out
-    assert "in all about" in out
+    assert "nothing was trained or written" in out
     assert not (tmp_path / "results").exists()
 
 
@@ -143,15 +146,131 @@ def test_a_failing_trial_costs_its_own_arm(study_file, tmp_path, capsys):
     assert len(records(results)) == 1
 
 
-def test_a_worker_refuses_a_study_that_changed(study_file, tmp_path, capsys):
-    status = main(
-        [
-            "trial", str(study_file), "--arm", "plain", "--block", "0", "--expect", "a/b",
-            "--study-hash", "0", "--results", str(tmp_path / "results"),
-        ]
+def test_a_study_imports_the_modules_beside_it(study_file, tmp_path, capsys):
+    """Here and in workers, which find it by its path, whatever characters are in its name."""
+    beside = f"beside_{study_file.stem}"
+    (tmp_path / f"{beside}.py").write_text("class Layer:\n    pass\n\nEPOCHS = 1\n")
+    odd = tmp_path / "my-study.v2.py"
+    text = study_file.read_text().replace('{"epochs": 1}', '{"epochs": EPOCHS}')
+    odd.write_text(text.replace("from functools", f"from {beside} import EPOCHS\nfrom functools"))
+    results = tmp_path / "results"
+    arguments = ["run", str(odd), "--seeds", "1", "--results", str(results)]
+    assert main([*arguments, "--arms", "plain"]) == 0
+    assert main([*arguments, "--workers", "2"]) == 0, capsys.readouterr().err
+    assert len(records(results)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("study.py", "study"), ("my-study.v2.py", "my_study_v2"), ("2.py", "_2"), ("+.py", "_")],
+)
+def test_any_file_has_a_name_as_a_module(name, module):
+    assert files.module_name(Path("a.b") / name) == module
+
+
+def test_what_failed_is_listed_at_the_end_and_tried_again(
+    study_file, tmp_path, capsys, monkeypatch
+):
+    original = worker.run_trial
+
+    def broken(cell, *args, **options):
+        if cell.label == "plain":
+            raise RuntimeError("broken on purpose")
+        return original(cell, *args, **options)
+
+    monkeypatch.setattr(worker, "run_trial", broken)
+    results = tmp_path / "results"
+    arguments = ["run", str(study_file), "--seeds", "1", "--results", str(results)]
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1] == "failed: plain block 0: RuntimeError: broken on purpose"
+    assert len(records(results)) == 1
+    monkeypatch.undo()
+    assert main(arguments) == 0
+    assert len(records(results)) == 2
+
+
+def test_too_little_memory_is_said_before_anything_is_started(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 2**20)
+    assert run("--workers", "2") == 2
+    err = capsys.readouterr().err
+    assert "2 workers need about" in err
+    assert "0.0 GiB are available" in err
+    assert not list((tmp_path / "results").glob("trials/*"))
+    assert run("--workers", "1") == 0, "this process is there already"
+
+
+def start(study_file, results, *more: str) -> subprocess.Popen:
+    """A run whose trials are long."""
+    text = study_file.read_text().replace('"epochs": 1', '"epochs": 200')
+    study_file.write_text(text)
+    return subprocess.Popen(
+        [sys.executable, "-m", "ablations", "run", str(study_file), "--seeds", "1",
+         "--results", str(results), *more],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert status == 2
-    assert "has changed since it was planned" in capsys.readouterr().err
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_in_order(study_file, tmp_path, workers, number, status):
+    results = tmp_path / "results"
+    process = start(study_file, results, "--workers", workers)
+    wait_for(lambda: len(list(results.glob("trials/*/*/checkpoints/*.checkpoint"))) >= int(workers))
+    process.send_signal(number)
+    out, err = process.communicate()
+    assert process.returncode == status, err
+    assert "a second signal ends them at once" in err
+    assert err.count("checkpoint kept") == int(workers)
+    assert "stopped with 2 trials left: running again goes on" in out
+    claims = [json.loads(path.read_text()) for path in results.glob("trials/*/*/claims/*.json")]
+    assert [claim["released"] for claim in claims] == [True] * int(workers)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_one_attempt(study_file, tmp_path):
+    text = study_file.read_text().replace('"epochs": 1', '"epochs": 40')
+    study_file.write_text(text)
+    results = tmp_path / "results"
+    process = start(study_file, results, "--workers", "2")
+    wait_for(lambda: list(results.glob("trials/*/*/checkpoints/*.checkpoint")))
+    path = next(results.glob("trials/*/*/claims/1.json"))
+    os.kill(json.loads(path.read_text())["process"]["pid"], signal.SIGKILL)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert err.count("SIGKILL (perhaps out of memory); tried once more") == 1
+    assert "taken up from its checkpoint" in err
+    assert main(["run", str(study_file), "--seeds", "1", "--results", str(tmp_path / "one")]) == 0
+    one, two = records(tmp_path / "one"), records(results)
+    assert {t: r.compared() for t, r in one.items()} == {t: r.compared() for t, r in two.items()}
+    assert sorted(len(record.times["resumed"]) for record in two.values()) == [0, 1]
+
+
+def test_no_output_to_write_to_is_no_traceback(monkeypatch):
+    """Started with a closed output, as some daemons are: ``>&-``."""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["list"]) == 0
+
+
+def test_nobody_who_reads_is_no_traceback(tmp_path):
+    """As with ``| head``: the reader leaves after a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "ablations", "list"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 141
 
 
 NONSENSE = {
@@ -162,6 +281,23 @@ NONSENSE = {
     "model": ([*RUN, "--model", "resnet9"], "no model 'resnet9'; allowed: resnet8"),
     "arm": ([*RUN, "--arms", "plain,gatd"], "no arm 'gatd'; allowed: plain"),
     "seeds 0": ([*RUN, "--seeds", "0"], "'0'; allowed: whole numbers from 1"),
+    "too many seeds": (
+        [*RUN, "--seeds", "3000000000"],
+        "'3000000000'; allowed: up to 10,000 blocks",
+    ),
+    "too many blocks": ([*RUN, "--blocks", "0-99999999999"], "allowed: up to 10,000 blocks"),
+    "endless seeds": ([*RUN, "--seeds", "9" * 5000], "allowed: whole numbers from 1"),
+    "study elsewhere": (["run", "../depth"], "no study '../depth'; allowed: attention_placement"),
+    "lease": ([*RUN, "--lease", "0"], "'0'; allowed: seconds, up to 86400"),
+    "engine": ([*RUN, "--engine", "dask"], "choose from"),
+    "address": ([*RUN, "--address", "auto"], "--address has no effect with --engine local"),
+    "gpus": ([*RUN, "--gpus", "0.5"], "--gpus has no effect with --engine local"),
+    "slurm": (
+        [*RUN, "--engine", "ray", "--slurm", "a=1"],
+        "--slurm has no effect with --engine ray",
+    ),
+    "slurm pair": ([*RUN, "--slurm", "partition"], "'partition'; allowed: KEY=VALUE"),
+    "ranks": ([*RUN, "--ranks", "3"], "batch_size=64 does not divide by ranks=3"),
     "seeds": ([*RUN, "--seeds", "few"], "'few'; allowed: whole numbers from 1"),
     "workers 0": ([*RUN, "--workers", "0"], "'0'; allowed: whole numbers from 1"),
     "blocks": ([*RUN, "--blocks", "5-3"], "'5-3'; allowed: blocks like"),
@@ -209,7 +345,7 @@ def test_a_study_file_that_is_none(text, message, study_file, tmp_path, capsys):
 def test_a_setting_that_leaves_nothing_to_train_on(study_file, tmp_path, capsys):
     arguments = ["run", str(study_file), "--preset", "pilot", "--dataset", "digits"]
     assert main([*arguments, "--results", str(tmp_path / "results")]) == 2
-    assert "num_validation=5000 leaves 0 of the 1347" in capsys.readouterr().err
+    assert "num_validation=5000; allowed: from 0 to 1346" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
 
 

@@ -11,6 +11,7 @@ import torchvision
 from timm.layers import CondConv2d as TimmCondConv2d
 from torch import nn
 
+from ablations import identity
 from ablations.identity import describe, describe_call, describe_layer, public_name
 from overconv import MDConv2d, TemperatureSchedule
 from overconv.models.resnet import ResNet
@@ -113,6 +114,15 @@ def test_an_installed_layer_carries_its_version():
     described = describe_layer(partial(TimmCondConv2d, num_experts=4))
     assert described["options"] == {"num_experts": 4}
     assert described["version"].startswith("timm ")
+
+
+def test_it_does_not_matter_where_a_package_is_installed(monkeypatch):
+    """For the user alone, by Debian, in the environment that another one was made from."""
+    held = (nn.Conv2d, TimmCondConv2d, partial(ResNet, conv=nn.Conv2d))
+    before = describe(held)
+    there = {name: "/nowhere" for name in ("purelib", "platlib", "stdlib")}
+    monkeypatch.setattr(identity.sysconfig, "get_paths", lambda: there)
+    assert describe(held) == before
 
 
 def test_a_frozen_dataclass_is_its_fields():

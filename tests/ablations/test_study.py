@@ -175,7 +175,7 @@ def test_what_is_claimed_to_have_fewer_parameters_has(name, claim, model, except
 def test_the_claims_of_the_agenda_are_declared_where_it_says():
     declared = {
         claim.name: (claim.wording, name)
-        for name in ("attention_placement", "depth", "operators", "scattering")
+        for name in ("attention_placement", "depth", "operators", "scattering", "starts")
         for claim in files.load(name).claims
     }
     expected = {e.name: (e.wording, e.judged_by) for e in AGENDA if e.judged_by != "benchmark"}

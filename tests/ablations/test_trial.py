@@ -10,7 +10,7 @@ from torch import nn
 from ablations.study import Arm, Study
 from ablations.trial import build_network, resolve, run_trial
 from overconv import CondConv2d, DyConv2d, MAConv2d, MDConv2d, TemperatureSchedule
-from overconv.training import loop, streams
+from overconv.training import inputs, streams
 
 ENVIRONMENT = {"made": "for tests"}
 ARMS = {
@@ -80,7 +80,7 @@ def test_a_shared_order_stream_would_be_seen(cells, dataset, monkeypatch):
     def planted(block, purpose, *index):
         return healthy(block, purpose, *index, torch.initial_seed())
 
-    monkeypatch.setattr(loop, "stream", planted)
+    monkeypatch.setattr(inputs, "stream", planted)
     torch.manual_seed(1)
     first = reached(cells["plain"], dataset, monkeypatch)
     torch.manual_seed(2)
@@ -170,13 +170,10 @@ def test_threads_are_not_identity(setting, cells):
 
 def test_a_default_that_is_computed_is_identity(setting, cells, monkeypatch):
     """No signature shows how wide a gate's hidden layer is; the parameters' shapes do."""
-    from overconv.operators import mdconv
+    from overconv.operators import chain_layers
 
     before = cells["gated"].trial(0)
-    monkeypatch.setattr(mdconv, "max", lambda a, b: max(a, b) + 1, raising=False)
-    from overconv.operators import chain
-
-    monkeypatch.setattr(chain, "max", lambda a, b: max(a, b) + 1, raising=False)
+    monkeypatch.setattr(chain_layers, "max", lambda a, b: max(a, b) + 1, raising=False)
     assert resolve(STUDY, setting)["gated"].trial(0) != before
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
-from statsmodels.stats.contingency_tables import mcnemar
 
 from analysis.examples import noise, on_new_data, outcomes, paired_outcomes
 from records.record import pack_bits
@@ -76,35 +76,45 @@ def frames(frames_of):
 
 def test_bits_are_paired_by_block_and_example(frames):
     assert outcomes(frames, "plain")[0].tolist() == [True] * 10 + [False] * 10
-    found = paired_outcomes(frames, "gated-1", "plain")
+    found = paired_outcomes(frames, "gated-1", "plain", [0, 1])
     assert found.sum(axis=1).tolist() == [2, 4]
-    result = on_new_data(found)
-    assert (result.better, result.worse) == (6, 0)
-    assert result.noise.mean == pytest.approx(6 / 40)
-    assert result.low < result.noise.mean < result.high
-    object.__setattr__(frames, "records", frames.records[:3])
-    assert paired_outcomes(frames, "gated-1", "plain") is None, "a single block has both"
+    components = noise(found)
+    assert components.mean == pytest.approx(6 / 40)
+    low, high = on_new_data(components)
+    assert low < components.mean < high
+    assert paired_outcomes(frames, "gated-1", "plain", [0]) is None, "a single block"
 
 
-def test_a_record_that_hides_how_many_bits_it_has_is_named(frames_of):
+def test_a_diverged_trial_has_no_outcomes(frames_of):
+    frames = frames_of({"plain": [0.5, None], "gated-1": [0.5, 0.6]})
+    assert list(outcomes(frames, "plain")) == [0]
+    assert paired_outcomes(frames, "gated-1", "plain", [0, 1]) is None
+
+
+def test_a_record_that_hides_how_many_bits_it_has_is_named(frames_of, made):
+    arms = {"plain": made.configuration("plain", "x") | {"data": {"name": "digits"}}}
     with pytest.raises(ValueError, match="data.num_test is None"):
-        outcomes(frames_of({"plain": [0.5]}), "plain")
+        outcomes(frames_of({"plain": [0.5]}, arms=arms), "plain")
 
 
-def test_by_example_it_is_mcnemars_test():
-    """Two blocks of the same networks are one block said twice."""
-    draw = np.random.default_rng(0)
-    one = draw.choice([-1, 0, 1], 2000, p=[0.05, 0.87, 0.08])
-    b, c = (one > 0).sum(), (one < 0).sum()
-    oracle = mcnemar([[0, b], [c, 0]], exact=False, correction=False).pvalue
-    assert on_new_data(np.stack([one, one])).p == pytest.approx(oracle, rel=0.15)
+def test_on_new_data_it_is_students_interval_with_both_errors():
+    values = table(6, 50, 0.3, 0.5, 1.0)
+    found = noise(values)
+    error = np.hypot(stats.sem(values.mean(axis=1)), found.example**0.5 / 50**0.5)
+    oracle = stats.t.interval(0.95, 5, values.mean(), error)
+    assert on_new_data(found) == pytest.approx(oracle)
 
 
-def test_the_bootstrap_repeats_and_is_near_the_components():
-    values = np.sign(table(8, 500, 0.1, 0.3, 0.5)).astype(np.int8)
-    found, again = on_new_data(values), on_new_data(values)
-    assert found == again and found.seed == 20220227
-    width = (found.boot_high - found.boot_low) / 2 / 1.96
-    assert width == pytest.approx(found.noise.error_on_new_data, rel=0.3)
+@pytest.mark.parametrize(("block", "example"), [(0.15, 0.6), (0.0, 0.6), (0.15, 0.0)])
+def test_on_new_data_the_interval_holds_the_truth(block, example):
+    """Blocks and examples drawn anew each time; the truth is zero."""
+    held = 0
+    for seed in range(500):
+        low, high = on_new_data(noise(table(6, 80, block, example, 1.0, seed)))
+        held += low < 0 < high
+    assert held / 500 >= 0.93
+
+
+def test_of_a_single_block_nothing_can_be_told_apart():
     with pytest.raises(ValueError, match="1 blocks, 5 examples"):
         noise(np.zeros((1, 5)))

@@ -73,5 +73,5 @@ def test_what_lacks_an_arm_has_no_effects(frames_of, made):
     assert found.main == () and found.why == "trials of gated-3 diverged"
     values["gated-3"] = []
     assert factorial(frames_of(values, factors=FACTORS, name="l")).why == (
-        "fewer than two whole blocks"
+        "fewer than 3 whole blocks"
     )

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from analysis.axes import draw_convergence, draw_costs, draw_differences, spread_apart
+from analysis.axes import draw_convergence, draw_costs, draw_differences, front
 from analysis.figures import colours_of, study_figures
+from analysis.labels import Box, places
 from analysis.summary import summarise
 
 ROOT = Path(__file__).parents[2]
@@ -27,13 +28,13 @@ from records.store import Store
 store = Store(sys.argv[1])
 for figure in study_figures(study_frames(store.plans()[0], store)):
     for content in (figure.drawing.wide, figure.drawing.narrow, figure.drawing.png):
-        print(hashlib.sha256(content).hexdigest())
+        print(hashlib.sha256(content or b"").hexdigest())
 """
 
 
 def hashes(figures) -> list[str]:
     return [
-        hashlib.sha256(content).hexdigest()
+        hashlib.sha256(content or b"").hexdigest()
         for f in figures
         for content in (f.drawing.wide, f.drawing.narrow, f.drawing.png)
     ]
@@ -61,10 +62,13 @@ def test_equal_records_give_equal_bytes_in_every_process(frames_of, tmp_path, mo
 
 def test_other_records_give_other_bytes(frames_of):
     accuracies = {"plain": [0.8, 0.7], "gated-1": [0.9, 0.8]}
-    one = hashes(study_figures(frames_of(accuracies)))
+    one = study_figures(frames_of(accuracies))
     accuracies["gated-1"][1] += 0.01
-    other = hashes(study_figures(frames_of(accuracies, name="other")))
-    assert all(a != b for a, b in zip(one, other, strict=True))
+    other = study_figures(frames_of(accuracies, name="other"))
+    assert [figure.name for figure in one] == [figure.name for figure in other]
+    for before, after in zip(one, other, strict=True):
+        assert before.drawing.wide != after.drawing.wide, before.name
+        assert before.drawing.png != after.drawing.png, before.name
 
 
 def test_an_svg_needs_no_font_and_tells_no_date(frames_of, made):
@@ -77,7 +81,7 @@ def test_an_svg_needs_no_font_and_tells_no_date(frames_of, made):
 
 def test_curves_are_drawn_in_percent_one_line_a_block(frames_of, made):
     frames = frames_of({"plain": [0.8, 0.7], "gated-1": [0.9, 0.85]})
-    [*_, convergence] = study_figures(frames)
+    [convergence] = [f for f in study_figures(frames) if f.name == "convergence"]
     recorded = [r.curves["validation_accuracy"] for r in frames.records[:2]]
     assert np.allclose(convergence.numbers["plain"], 100 * np.array(recorded))
     rows = frames.curves.query("label == 'plain' and measure == 'validation_accuracy'")
@@ -114,6 +118,15 @@ def test_differences_are_drawn_at_their_interval(frames_of):
     assert (zone.get_x(), zone.get_width()) == pytest.approx((-0.3, 0.6))
 
 
+def test_of_two_blocks_no_interval_is_drawn(frames_of):
+    """It would be 9 standard deviations wide to each side, and hide the rest."""
+    frames = frames_of({"plain": [0.80, 0.82], "gated-1": [0.83, 0.84]})
+    axes = Figure().subplots()
+    draw_differences(axes, summarise(frames)[1:], {"gated-1": [3, 2]}, {"gated-1": "k"})
+    zero, dots, mean = axes.lines
+    assert mean.get_xdata() == pytest.approx([2.5])
+
+
 def test_costs_show_trained_and_deployed_parameters(frames_of):
     frames = frames_of({"plain": [0.8, 0.8], "linear-2": [0.9, 0.8]})
     summaries = summarise(frames)
@@ -133,13 +146,16 @@ def test_an_arm_without_an_estimate_says_why(frames_of):
     assert [text.get_text().strip() for text in axes.texts] == ["1 of 2 trials of gated-1 diverged"]
 
 
+CURVES = ["convergence", "convergence-loss"]  # no norm of gradients is recorded
+
+
 @pytest.mark.parametrize(
     ("accuracies", "names"),
     [
         ({"plain": [], "gated-1": []}, []),
-        ({"plain": [None], "gated-1": [None]}, ["convergence"]),
-        ({"plain": [0.8]}, ["costs", "macs", "convergence"]),
-        ({"plain": [0.8], "gated-1": [0.9]}, ["differences", "costs", "macs", "convergence"]),
+        ({"plain": [None], "gated-1": [None]}, CURVES),
+        ({"plain": [0.8]}, ["costs", "macs", *CURVES]),
+        ({"plain": [0.8], "gated-1": [0.9]}, ["differences", "costs", "macs", *CURVES]),
     ],
 )
 def test_a_figure_that_would_be_empty_is_not_made(accuracies, names, frames_of):
@@ -153,11 +169,51 @@ def test_colours_tell_layer_classes_apart(frames_of, made):
     assert len({colours["plain"], colours["gated-1"], colours["mine"]}) == 3
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12).map(sorted))
-def test_labels_do_not_overlap_and_stay_inside(wanted):
-    step = 0.05
-    places = spread_apart(wanted, step)
-    assert all(b - a >= step - 1e-9 for a, b in zip(places, places[1:], strict=False))
-    assert places[0] >= -1e-9 and places[-1] <= 1 + 1e-9
-    if all(b - a >= step for a, b in zip(wanted, wanted[1:], strict=False)):
-        assert places == pytest.approx(wanted)
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 20)), min_size=1, max_size=8, unique=True)
+)
+def test_names_stay_inside_and_do_not_cover_each_other(cells):
+    """Marks on a grid on which every name has room."""
+    marks = [(30.0 + 60 * x, 20.0 + 30 * y) for x, y in cells]
+    inside = Box(0, 0, 2500, 660)
+    found = places(marks, ["a name"] * len(marks), inside)
+    boxes = [box for *_, box in found]
+    assert all(one.shared(two) == 0 for i, one in enumerate(boxes) for two in boxes[:i])
+    assert all(box.shared(inside) == pytest.approx(box.area) for box in boxes)
+    assert found == places(marks, ["a name"] * len(marks), inside)
+
+
+def test_a_name_keeps_off_what_is_taken():
+    """Right of it is the usual place; a bar there sends it to the left."""
+    [(across, _, _)] = places([(100, 100)], ["name"], Box(0, 0, 200, 200))
+    assert across > 0
+    [(across, _, box)] = places([(100, 100)], ["name"], Box(0, 0, 200, 200), [Box(99, 0, 150, 200)])
+    assert across < 0 and box.x1 < 100
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_front_is_what_nothing_beats(seed):
+    draw = np.random.default_rng(seed)
+    costs, values = draw.integers(0, 6, 12).tolist(), draw.integers(0, 6, 12).tolist()
+    found = front(costs, values)
+    beaten = {
+        i
+        for i in range(12)
+        for j in range(12)
+        if costs[j] <= costs[i]
+        and values[j] >= values[i]
+        and (costs[j], -values[j], j) < (costs[i], -values[i], i)
+    }
+    assert sorted(found) == sorted(set(range(12)) - beaten)
+    assert [costs[i] for i in found] == sorted(costs[i] for i in found)
+
+
+def test_a_front_is_drawn_through_what_is_deployed(frames_of):
+    """linear-2 is deployed as small as plain, and better: it hides plain and wide-2."""
+    frames = frames_of({"plain": [0.8, 0.8], "linear-2": [0.9, 0.8], "gated-2": [0.9, 0.9]})
+    summaries = summarise(frames)
+    axes = Figure().subplots()
+    draw_costs(axes, summaries, {}, colours_of(summaries))
+    [steps] = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
+    assert steps.get_xdata().tolist() == [19_562, 27_962]
+    assert steps.get_ydata().tolist() == pytest.approx([85, 90])

@@ -89,7 +89,7 @@ def test_a_slope_a_block_and_their_mean():
     assert [line.get_ydata().tolist() for line in blocks] == pair.tolist()
     assert mean.get_ydata() == pytest.approx([2, 3])
     assert [line.get_linestyle() for line in blocks] == ["-", "--", "-"], "told apart in grey"
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]
+    assert [note.get_text() for note in axes.texts] == ["a", "b"]
 
 
 def test_nothing_paired_is_no_figure(frames_of):

@@ -71,3 +71,13 @@ def test_a_diverged_grid_says_so(frames_of, made):
     accuracies = {**made.realistic(6), "gated-2": [0.8, None, 0.8, 0.8, 0.8, 0.8]}
     table = effects_table(frames_of(accuracies, factors=FACTORS))
     assert table.rows == () and "trials of gated-2 diverged" in table.footnotes[0]
+
+
+def test_a_grid_of_which_a_trial_diverged_has_no_figure(frames_of, made):
+    """Without the block in which it did, gated-2 would be flattered: 0.9 of what it could be."""
+    accuracies = {**made.realistic(6), "gated-2": [0.9, None, 0.9, 0.9, 0.9, 0.9]}
+    frames = frames_of(accuracies, factors=FACTORS)
+    assert cell_means(frames).empty and interaction_figure(frames) is None
+    others = {**made.realistic(6), "wide-2": [0.9, None, 0.9, 0.9, 0.9, 0.9]}
+    outside = frames_of(others, factors=FACTORS, name="outside")
+    assert interaction_figure(outside) is not None, "an arm that is not of the grid"

@@ -8,12 +8,14 @@ import pytest
 from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import ttost_paired
 
 from analysis import intervals as module
 from analysis.intervals import blocks_until, pairwise, simultaneous_intervals, widest
 from analysis.looks import FEWEST_BLOCKS, reached, share
 from analysis.maxt import smallest_p
-from analysis.quantiles import effect_found, simultaneous, student
+from analysis.quantiles import bounds, effect_found, simultaneous, student
+from analysis.verdicts import within
 
 ARMS = ("a", "b", "c", "d", "e")
 
@@ -69,6 +71,40 @@ def test_the_quantile_is_scipys_for_unpaired_arms():
 def test_of_one_contrast_the_quantile_is_students():
     for family in (against_first(2), ((1.0, -1.0), (-1.0, 1.0))):
         assert simultaneous(family, 0.95, 9) == student(0.95, 9) == stats.t.ppf(0.975, 9)
+
+
+@pytest.mark.parametrize("df", [5, 20, 63.5])
+def test_bounds_of_one_contrast_are_two_one_sided_tests(df):
+    assert bounds(against_first(2), 0.95, df) == pytest.approx(stats.t.ppf(0.95, df))
+
+
+@pytest.mark.parametrize("contrasts", [2, 3, 7, 12])
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.999])
+def test_bounds_hold_on_whichever_side_each_is_chosen(contrasts, correlation):
+    """One bound a contrast, the sides in turn, whatever the contrasts have in common."""
+    draw, df = np.random.default_rng(contrasts), 9
+    shape = (100_000, contrasts)
+    z = (1 - correlation) ** 0.5 * draw.standard_normal(shape)
+    z += correlation**0.5 * draw.standard_normal((shape[0], 1))
+    t = z / np.sqrt(draw.chisquare(df, (shape[0], 1)) / df)
+    quantile = bounds(against_first(contrasts + 1), 0.95, df)
+    turns = (-1) ** np.arange(contrasts)
+    for sides in (np.ones(contrasts), turns):
+        assert (sides * t > quantile).any(axis=1).mean() <= 0.052
+    joint = simultaneous(against_first(contrasts + 1), 0.90, df)
+    if correlation == 0.999 and contrasts == 2:
+        found = (turns * t > joint).any(axis=1).mean()
+        assert found > 0.055, "intervals that hold together at 90 % would not do"
+    assert quantile <= simultaneous(against_first(contrasts + 1), 0.95, df)
+
+
+def test_equivalence_of_one_contrast_is_statsmodels():
+    values = made(num_arms=2) - [0, 0.004]
+    [narrow] = simultaneous_intervals(values, ((-1.0, 1.0),), 0.95, tails=1)
+    for margin in (0.004, 0.01, 0.02, 0.05):
+        p, *_ = ttost_paired(values[:, 1], values[:, 0], -margin, margin)
+        assert within(narrow, margin) == (p < 0.05), (margin, p)
+    assert ttost_paired(values[:, 1], values[:, 0], -0.05, 0.05)[0] < 0.05, "or nothing is seen"
 
 
 def test_of_separate_pairs_it_is_that_of_independent_ones_by_simulation():
@@ -170,7 +206,7 @@ def test_blocks_until_the_interval_is_as_narrow():
     n = blocks_until(found, wanted)
 
     def width(n):
-        return stats.t.ppf(0.975, n - 1) * found.spread / n**0.5
+        return stats.t.ppf(0.975, n - 1) * found.models[2].variance ** 0.5 / n**0.5
 
     assert width(n) <= wanted < width(n - 1)
     assert blocks_until(found, 0) is None

@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 
 from analysis.latency import (
     accuracies,
-    benchmark_frame,
-    comparable,
     cost_by_image,
     crossings,
     draw_by_image,
@@ -19,6 +17,7 @@ from analysis.latency import (
     latency_accuracy,
     latency_macs,
 )
+from analysis.measurements import comparable, latest, measurement_frame
 from records.benchmark import Measurement, arm_key
 
 FIELDS = runpy.run_path(str(Path(__file__).parents[1] / "records" / "test_benchmark.py"))["FIELDS"]
@@ -35,9 +34,13 @@ SITUATION = {
 }
 
 
+def benchmark_frame(measurements):
+    return latest(measurement_frame(measurements))
+
+
 def measured(name="a", ratio=1.5, image=7, **changes):
     situation = SITUATION | {"image": image} | changes.pop("situation", {})
-    ratios = {"estimate": ratio, "low": 0.9 * ratio, "high": 1.1 * ratio, "groups": 8}
+    ratios = {"estimate": ratio, "low": 0.9 * ratio, "high": 1.1 * ratio, "groups": 2}
     return Measurement(
         **(FIELDS | {"name": name, "situation": situation, "ratio": ratios} | changes)
     )
@@ -79,6 +82,19 @@ def test_what_has_no_time_is_left_out():
         )
     )
     assert len(benchmark_frame([lost, measured()])) == 1
+
+
+def test_a_situation_that_lacks_a_word_is_named():
+    situation = {name: value for name, value in SITUATION.items() if name != "threads"}
+    broken = Measurement(**(FIELDS | {"situation": situation}))
+    with pytest.raises(ValueError, match="MDConv2d depth=3: its situation lacks threads"):
+        measurement_frame([broken])
+
+
+def test_groups_without_samples_are_named():
+    ratio = {"estimate": 1.0, "low": 0.9, "high": 1.1, "groups": 3}
+    with pytest.raises(ValueError, match="MDConv2d depth=3: 3 groups of 2 samples"):
+        measurement_frame([Measurement(**(FIELDS | {"situation": SITUATION, "ratio": ratio}))])
 
 
 def test_machines_subjects_and_situations_are_kept_apart():
@@ -154,11 +170,12 @@ def test_time_against_work():
 
 
 def test_accuracies_are_joined_by_arm(frames_of):
-    frames = frames_of({"plain": [0.8, 0.7], "gated-1": [0.9, 0.8], "linear-2": [0.5, 0.7]})
+    values = {"plain": [0.8, 0.75, 0.7], "gated-1": [0.9, 0.85, 0.8], "linear-2": [0.5, 0.6, 0.7]}
+    frames = frames_of({**values, "wide-2": [0.9, 0.9, 0.9]})
     found = accuracies(frames)
-    assert {label: value.mean for label, value in found.values()} == pytest.approx(
+    assert {label: value.mean for label, (_, value) in found.items()} == pytest.approx(
         {"plain": 0.75, "gated-1": 0.85, "linear-2": 0.6}
-    )
+    ), "a widened network is not the one that was timed"
     arms = {label: frames.plan.arms[label]["arm"] for label in ("gated-1", "linear-2")}
     rows = [
         measured("one", 2.0, kind="network", arm=arms["gated-1"]),
@@ -166,15 +183,16 @@ def test_accuracies_are_joined_by_arm(frames_of):
         measured("unknown", 9.0, kind="network", arm={"layer": {"class": "x"}, "where": "all"}),
     ]
     made = latency_accuracy(benchmark_frame(rows), found)
-    # t(0.975, 1) = 12.706; the two accuracies of an arm are 10 and 20 points apart
+    # t(0.975, 2) = 4.3027; the standard deviations of an arm are 5 and 10 points
     assert made.numbers == [
-        ["gated-1", 2.0, *map(pytest.approx, (1.8, 2.2, 85, 85 - 63.53102, 85 + 63.53102))],
-        ["linear-2", 3.0, *map(pytest.approx, (2.7, 3.3, 60, 60 - 127.06205, 60 + 127.06205))],
+        ["plain", 1.0, 1.0, 1.0, *map(pytest.approx, (75, 75 - 12.42069, 75 + 12.42069))],
+        ["gated-1", 2.0, *map(pytest.approx, (1.8, 2.2, 85, 85 - 12.42069, 85 + 12.42069))],
+        ["linear-2", 3.0, *map(pytest.approx, (2.7, 3.3, 60, 60 - 24.84138, 60 + 24.84138))],
     ]
     operators = benchmark_frame([measured(arm=arms["gated-1"])])
     assert latency_accuracy(operators, found) is None  # a layer by itself has no accuracy
     assert latency_accuracy(benchmark_frame(rows[2:]), found) is None
-    assert arm_key(arms["gated-1"]) in found
+    assert found["gated-1"][0] == arm_key(arms["gated-1"])
 
 
 def test_equal_frames_give_equal_bytes():

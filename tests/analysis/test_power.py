@@ -7,20 +7,39 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
+from analysis.intervals import pairwise
 from analysis.power import block_correlation, blocks_needed, hedges_d, smallest_effect, win_share
+from analysis.quantiles import simultaneous
 
 
 @pytest.mark.parametrize("n", [5, 10, 30])
 @pytest.mark.parametrize("power", [0.8, 0.95])
 def test_the_smallest_effect_is_statsmodels(n, power):
     oracle = TTestPower().solve_power(nobs=n, alpha=0.05, power=power)
-    assert smallest_effect(0.3, n, power) == pytest.approx(0.3 * oracle, rel=1e-3)
+    assert smallest_effect(0.3, n, power=power) == pytest.approx(0.3 * oracle, rel=1e-3)
+
+
+def test_of_a_family_it_is_the_effect_that_simulated_studies_find():
+    """Four arms against one, ten blocks: four studies in five tell it from zero."""
+    labels = list("abcde")
+    family = pairwise([(label, "a") for label in labels[1:]], labels)
+    effect = smallest_effect(2**0.5, 10, family)
+    assert effect > smallest_effect(2**0.5, 10), "more is asked of several"
+    draw, found = np.random.default_rng(0), 0
+    for _ in range(1000):
+        values = draw.standard_normal((10, 5)) + [0, effect, 0, 0, 0]
+        inside = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
+        error = ((inside**2).sum() / 36 * 2 / 10) ** 0.5
+        t = abs((values[:, 1] - values[:, 0]).mean()) / error
+        found += t > simultaneous(family, 0.95, 36)
+    assert found / 1000 == pytest.approx(0.8, abs=0.04)
 
 
 def test_blocks_needed_are_the_fewest():
     for effect in (0.5, 1.0, 2.0):
         n = blocks_needed(effect, 1.0)
         assert TTestPower().power(effect, n, 0.05) >= 0.8 > TTestPower().power(effect, n - 1, 0.05)
+    assert blocks_needed(1e-4, 1.0) is None, "more than a thousand"
 
 
 def test_what_cannot_be_is_refused():

@@ -7,9 +7,10 @@ import pytest
 
 from analysis import summary
 from analysis.numbers import count, decimals, signed
-from analysis.summary import compare, summarise
+from analysis.summary import compare, costs_of, summarise
 from analysis.table import Column, Table
-from analysis.tables import claim_table, study_table
+from analysis.tables import study_table
+from analysis.verdict_tables import claim_table
 from analysis.verdicts import judge
 from records.claim import Claim, Contrast
 
@@ -27,6 +28,7 @@ def test_the_numbers_are_those_computed_by_hand(frames_of):
         "arm": "gated-1",
         "parameters_training": "23,910",
         "parameters_deployed": "23,910",
+        "macs_training": "1.25 M",
         "macs_deployed": "1.25 M",
         "n": "3",
         "value": "85.0",
@@ -58,23 +60,23 @@ def test_the_csv_holds_the_unrounded_numbers(frames_of):
 def test_text_is_aligned_and_ends_with_what_it_is_not(frames_of):
     text = study_table(frames_of(BY_HAND)).to_text()
     lines = text.splitlines()
-    assert lines[0].startswith("depth (reference): Does depth")
+    assert lines[0].startswith("depth (reference, fashion_mnist): Does depth")
     heading, rule, plain, gated = lines[2:6]
     assert heading.startswith("arm") and set(rule) == {"-", " "}
     assert plain.startswith("plain") and gated.startswith("gated-1")
     assert len(heading) == len(rule) or heading.endswith("interval, points")
     assert "estimates and not verdicts" in text
-    assert text.isascii() and all(len(line) <= 110 for line in lines)
+    assert text.isascii() and all(len(line) <= 130 for line in lines)
 
 
 def test_markdown_is_a_table(frames_of):
     lines = study_table(frames_of(BY_HAND)).to_markdown().splitlines()
     assert lines[2:6] == [
-        "| arm | parameters | deployed | MACs | n | accuracy, % | difference, points | "
-        "95 % interval, points |",
-        "| :-- | --: | --: | --: | --: | --: | --: | --: |",
-        "| plain | 19,562 | 19,562 | 1.24 M | 3 | 83.0 | baseline |  |",
-        "| gated-1 | 23,910 | 23,910 | 1.25 M | 3 | 85.0 | +2.0 | -0.5 to +4.5 |",
+        "| arm | parameters | parameters deployed | MACs | MACs deployed | n | accuracy, % | "
+        "difference, points | 95 % interval, points |",
+        "| :-- | --: | --: | --: | --: | --: | --: | --: | --: |",
+        "| plain | 19,562 | 19,562 | 1.24 M | 1.24 M | 3 | 83.0 | baseline |  |",
+        "| gated-1 | 23,910 | 23,910 | 1.25 M | 1.25 M | 3 | 85.0 | +2.0 | -0.5 to +4.5 |",
     ]
 
 
@@ -130,10 +132,10 @@ def test_a_diverged_baseline_leaves_nothing_to_compare(frames_of):
 
 
 def test_equal_differences_have_no_interval_and_say_so(frames_of):
-    table = study_table(frames_of({"plain": [0.8, 0.7], "gated-1": [0.8, 0.7]}))
+    table = study_table(frames_of({"plain": [0.8, 0.7, 0.6], "gated-1": [0.8, 0.7, 0.6]}))
     assert cells(table, "gated-1")["difference"] == "0.0"
     assert cells(table, "gated-1")["interval"] == "-"
-    assert any("all 2 differences are equal" in note for note in table.footnotes)
+    assert any("all 3 differences are equal" in note for note in table.footnotes)
 
 
 def test_an_unfinished_study_has_rows_for_all_arms(frames_of):
@@ -162,12 +164,15 @@ def claimed(**changes) -> Claim:
 
 def test_a_claim_is_told_with_its_interval_and_its_cost(frames_of):
     frames = frames_of(SURE, claims=[claimed(fewer="parameters_training")], looks=[6])
-    table = claim_table(judge(frames, frames.plan.claims[0]))
+    costs = {label: costs_of(frames, label) for label in SURE}
+    table = claim_table(judge(frames, frames.plan.claims[0]), costs)
     [row] = table.rows
     # differences 6, 5, 6, 5, 6, 5: mean 5.5, sd 0.5477, t(0.975, 5) = 2.5706
     assert (row["n"], row["difference"], row["interval"]) == ("6", "+5.50", "+4.93 to +6.07")
     assert row["verdict"] == "contradicted", "it has more parameters, whatever its accuracy"
     assert (row["cost"], row["cost_against"]) == ("23,910", "19,562")
+    assert row["parameters_training"] == "1.22" and row["macs_deployed"] == "1.01", "of each other"
+    assert table.data[0]["parameters_training"] == pytest.approx(23_910 / 19_562)
     assert [c.heading for c in table.columns][3:5] == [
         "difference, points",
         "95 % interval, points",
@@ -177,7 +182,7 @@ def test_a_claim_is_told_with_its_interval_and_its_cost(frames_of):
 
 def test_a_claim_without_a_look_has_no_numbers(frames_of):
     frames = frames_of({label: values[:5] for label, values in SURE.items()}, claims=[claimed()])
-    table = claim_table(judge(frames, frames.plan.claims[0]))
+    table = claim_table(judge(frames, frames.plan.claims[0]), {})
     assert table.rows == () and "10 of 20 trials" in table.footnotes[0]
 
 

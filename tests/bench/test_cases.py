@@ -47,9 +47,11 @@ def case(**changed):
         ({"shape": (1.0, 3)}, "shape of case 'a'"),
         ({"shape": (True, 3)}, "shape of case 'a'"),
         ({"shape": [1, 3, 4, 4]}, r"must be a tuple of positive integers, got \[1, 3, 4, 4\]"),
-        ({"limit": 1.0}, "limit of case 'a' must be above 1, got 1.0"),
+        ({"limit": 1.0}, "limit of case 'a' must be above 1 and finite, got 1.0"),
         ({"limit": float("nan")}, "limit of case 'a'"),
-        ({"tolerance": 0.0}, "tolerance of case 'a' must be positive, got 0.0"),
+        ({"limit": float("inf")}, "limit of case 'a' must be above 1 and finite, got inf"),
+        ({"tolerance": 0.0}, "tolerance of case 'a' must lie between 0 and 1, got 0.0"),
+        ({"tolerance": 1.0}, "tolerance of case 'a' must lie between 0 and 1, got 1.0"),
     ],
 )
 def test_a_wrong_case_is_named(changed, words):
@@ -150,13 +152,42 @@ def test_a_right_output_passes_and_the_mode_stays():
     check_output(case(), make(case()), inputs(case()))  # nothing to compare with
 
 
-@pytest.mark.parametrize("factor", [1.01, float("nan")])
+class Scaled(nn.Conv2d):
+    """A convolution whose outputs are off by a factor."""
+
+    def __init__(self, factor):
+        super().__init__(3, 4, 1)
+        self.factor = factor
+
+    def forward(self, x):
+        return super().forward(x) * self.factor
+
+
+def convolved(module, x):
+    return nn.functional.conv2d(x, module.weight, module.bias)
+
+
+@pytest.mark.parametrize("factor", [1.01, -1.0, float("nan"), float("inf")])
 def test_a_wrong_output_is_told(factor):
-    here = case(expected=lambda module, x: module(x) * factor, step="training")
+    here = case(build=lambda: Scaled(factor), expected=convolved, step="training")
     module = make(here)
     with pytest.raises(WrongOutput, match="a puts out something else than it should: off by"):
         check_output(here, module, inputs(here))
     assert module.training
+    with pytest.raises(WrongOutput, match="a, called again, puts out something else"):
+        check_output(here, module, inputs(here), again=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_are_wrong_with_nothing_to_compare_with(value):
+    here = case(build=lambda: Scaled(value))
+    with pytest.raises(WrongOutput, match="a puts out values that are not finite"):
+        check_output(here, make(here), inputs(here))
+    # an infinite value must not make all others pass
+    here = case(expected=lambda module, x: module(x) * value)
+    with pytest.raises(WrongOutput, match="what a is expected to put out is not finite"):
+        check_output(here, make(here), inputs(here))
+    check_output(case(build=lambda: nn.LSTM(4, 4)), nn.LSTM(4, 4), torch.zeros(2, 3, 4))  # a tuple
 
 
 def test_the_tolerance_is_relative_to_the_largest_value():

@@ -7,6 +7,7 @@ import torch
 
 from overconv.bench.golden import (
     accept_command,
+    changes,
     compare,
     figures_path,
     load,
@@ -188,3 +189,14 @@ def test_nothing_is_not_accepted(path):
     with pytest.raises(ValueError, match=r"macs of case 'a' must be an integer, got 1.5"):
         save(path, {"a": {"macs": 1.5}})
     assert not path.exists()
+
+
+def test_new_cases_and_figures_are_no_changes():
+    old = {"any": {"a": {"parameters": 7}}}
+    new = {"2.14": {}, "any": {"a": {"parameters": 7, "more": 1}, "b": {"parameters": 1}}}
+    assert changes(old, new) == []
+    assert changes(new, old) == [
+        "a: committed more was 1 and is gone",
+        "b: its committed figures are gone",
+        "the committed figures under torch 2.14 are gone",
+    ]

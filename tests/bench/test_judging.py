@@ -85,6 +85,12 @@ def test_the_zones_of_the_rule(low, estimate, high, outcome):
         assert decided(here, still, 1.05) == decided(still, here, 1.05) == "unclear"
 
 
+@pytest.mark.parametrize("low", [0.995, 1.0])
+def test_what_may_be_no_slower_does_not_fail_however_tight_the_limit(low):
+    assert decided(Ratio(1.02, low, 1.05, 20), Ratio(1.02, low, 1.05, 20), 1.01) == "unclear"
+    assert decided(Ratio(1.02, 1.001, 1.05, 20), Ratio(1.02, 1.001, 1.05, 20), 1.01) == "fail"
+
+
 def test_work_is_compared_as_the_time_of_all_calls(scripted):
     one, other = (scripted(role, {}) for role in ("head", "base"))
     takes = (partial(side.sample, "fixed") for side in (one, other))

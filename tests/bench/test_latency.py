@@ -286,6 +286,8 @@ def test_a_wrong_output_is_named():
     check_equal("a", x, x.double() * (1 + 5e-5), 1e-4)
     with pytest.raises(WrongOutput, match="a computes something else .* off by .*tolerance 0.0001"):
         check_equal("a", x, 1.001 * x, 1e-4)
+    with pytest.raises(WrongOutput, match="where the largest value is inf"):
+        check_equal("a", x, x / 0, 1e-4)  # no difference is more than a share of that
     with pytest.raises(WrongOutput, match=r"a gives the shape \(2, 3\), not \(3, 2\)"):
         check_equal("a", x, x.T, 1e-4)
     with pytest.raises(WrongOutput, match="off by nan"):

@@ -1,9 +1,12 @@
-from overconv.bench.plan import against_base, against_plain
+import pytest
+
+from overconv.bench.plan import against_base, against_plain, named, unchecked
 from overconv.bench.rounds import Task
 
 
 def described(**cases):
     like = {"shape": [1, 8, 8, 8], "step": "inference", "limit": 1.05, "plain": True}
+    like |= {"tolerance": 1e-4, "expected": True}
     return {name: like | own for name, own in cases.items()}
 
 
@@ -52,13 +55,6 @@ def test_another_shape_or_step_under_the_same_name_fails():
         assert [(v.case, v.outcome) for v in plan.settled] == [("one", "pass")]
 
 
-def test_a_limit_that_is_raised_is_said():
-    base = described(one={"limit": 1.1}, two={"limit": 1.1})
-    assert against_base(HEAD, ["one", "two"], base, {}, []).notes == [
-        "two: its limit is raised from 1.1 to 1.2"
-    ]
-
-
 def test_a_name_that_is_gone_from_nowhere_is_said():
     plan = against_base(HEAD, ["one"], HEAD, {}, ["none"])
     assert plan.notes == ["--gone none: base has no such case"]
@@ -76,3 +72,31 @@ def test_without_a_base_each_case_needs_a_recorded_ratio():
     )
     assert found["three"][0] == "unclear" and "no plain counterpart" in found["three"][1]
     assert found["four"][0] == "fail" and "gone: the record has this case" in found["four"][1]
+
+
+def test_cases_without_an_expected_output_are_named():
+    cases = described(a={}, b={"expected": False}, c={"expected": False})
+    assert unchecked(cases, ["a"]) == []
+    assert unchecked(cases, ["a", "b"]) == [
+        "1 of 2 cases have no 'expected' (b): their outputs were compared with nothing"
+    ]
+    many = described(**{name: {"expected": False} for name in "abcde"})
+    assert "5 of 5 cases have no 'expected' (a, b, c and 2 more):" in unchecked(many, "abcde")[0]
+
+
+def test_what_is_gone_on_purpose_is_said():
+    base = described(one={}, four={})
+    plan = against_base(HEAD, ["one", "two"], base, {}, ["four", "for"])
+    assert plan.notes[:2] == [
+        "four: gone or changed on purpose, as --gone says",
+        "--gone for: base has no such case",
+    ]
+
+
+def test_names_are_told_apart_though_they_may_hold_commas():
+    cases = described(**{"a": {}, "a,b=1": {}, "a,b=1/c": {}, "d": {}})
+    assert named(["a, d"], cases, "cases.py") == ["a", "d"]
+    assert named(["a,b=1/c,a,b=1", "a"], cases, "cases.py") == ["a,b=1/c", "a,b=1", "a"]
+    for text in "a,b=2", "d,b=2":
+        with pytest.raises(ValueError, match="there is no case 'b=2' in cases.py"):
+            named([text], cases, "cases.py")

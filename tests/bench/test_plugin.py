@@ -3,6 +3,7 @@
 The gate itself is replaced: what it finds is written down here.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -129,9 +130,17 @@ def test_changed_figures_fail_at_their_case_with_the_command_that_accepts_them(s
     result = session.run(*GATE)
     result.assert_outcomes(passed=4, failed=1)
     assert outcomes(result)["a"][1] == (
-        "exact figures changed:\na: parameters is 7, committed is 5\n"
-        "if that is meant, commit the new ones: ACCEPT"
+        "regression: a: parameters is 7, committed is 5\n"
+        "if that is meant, commit the new figures: ACCEPT"
     )
+
+
+def test_a_changed_figure_does_not_hide_a_slow_down(session):
+    session.found = report(a="fail", b="unclear", differences=("a: x is 7", "b/c: x is 7"))
+    found = outcomes(session.run(*GATE))
+    for case, last in ("a", "regression: words on a"), ("b/c", "cannot judge: words on b"):
+        first, _, third = found[case][1].split("\n")
+        assert (first, third) == (f"regression: {case}: x is 7", last)
 
 
 def test_differences_of_no_declared_case_fail_too(session):
@@ -141,7 +150,7 @@ def test_differences_of_no_declared_case_fail_too(session):
     assert found["a"][0] == "passed"
     assert found["all cases"] == (
         "failed",
-        "exact figures: a/old: has committed figures but is no case any more",
+        "regression: a/old: has committed figures but is no case any more",
     )
 
 
@@ -149,7 +158,7 @@ def test_a_case_that_is_gone_fails(session):
     gone = Verdict("old", "fail", "gone: the base has this case")
     session.found = report(verdicts=(*report().verdicts, gone))
     found = outcomes(session.run(*GATE))
-    assert found["all cases"] == ("failed", "old: gone: the base has this case")
+    assert found["all cases"] == ("failed", "regression: old: gone: the base has this case")
 
 
 def test_a_case_without_a_verdict_fails_twice(session):
@@ -157,7 +166,7 @@ def test_a_case_without_a_verdict_fails_twice(session):
     found = outcomes(session.run(*GATE))
     assert found["a"][0] == "passed"
     assert found["b/c"] == ("failed", "cannot judge: the gate gave no verdict on it")
-    assert found["all cases"] == ("failed", "b/c: declared and not judged")
+    assert found["all cases"] == ("failed", "cannot judge: b/c is declared and was not judged")
 
 
 def test_a_gate_that_cannot_judge_at_all_says_why(session):
@@ -321,3 +330,16 @@ def test_a_session_without_its_options_is_the_same_and_loads_no_torch(tmp_path):
     assert with_it.stdout.splitlines()[0] == without.stdout.splitlines()[0] == "test_it.py::test_it"
     done = fresh(tmp_path, "-p", "pytest_overconv", "--strict-markers", "-W", "error")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("option", ["--gate-json", "--gate-markdown"])
+def test_where_no_report_can_be_written_ends_the_session_at_once(session, option):
+    result = session.run(*GATE, option, "nowhere/report")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR and session.calls == []
+    result.stderr.fnmatch_lines(["*a report cannot go into *: there is no folder *nowhere"])
+
+
+def test_a_change_of_its_judges_is_told_at_the_end(session):
+    session.found = dataclasses.replace(report(), moved=("cases.py is not base's",))
+    result = session.run(*GATE)
+    result.stdout.fnmatch_lines(["*NOTE: this change also*", "moved: cases.py is not base's"])

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from overconv.bench.report import Calibration, Report, Verdict
+from overconv.bench.report import Calibration, Report, Verdict, writable
 from overconv.bench.statistics import Ratio
 
 STILL, SLOW = Ratio(1.002, 0.991, 1.0131, 20), Ratio(1.101, 1.08, 1.12, 30)
@@ -116,3 +116,24 @@ def test_text_ends_with_the_totals():
     lines = report(FAIL, differences=("x: 1",), notes=("said",)).text().splitlines()
     assert lines[0] == "changed  x: 1" and "--accept" in lines[1] and "note: said" in lines
     assert lines[-1].startswith("1 case declared; timed 1 against base")
+
+
+def test_a_change_of_its_judges_is_in_the_sentence_and_on_the_page():
+    found = report(PASS, moved=("a: its limit is raised from 1.05 to 2",))
+    assert found.exit_status == 0
+    assert found.sentence.startswith("pass: ")
+    assert found.sentence.endswith("; NOTE: this change also changes what judges it, in 1 place")
+    assert "moved    a: its limit is raised from 1.05 to 2" in found.text().splitlines()
+    page = found.markdown()
+    assert "**This change also changes what judges it**\n\n- a: its limit is raised" in page
+    assert found.as_dict()["moved"] == ["a: its limit is raised from 1.05 to 2"]
+    assert "NOTE" not in report(PASS).sentence and "judges" not in report(PASS).markdown()
+
+
+def test_where_no_report_can_be_written_is_told_before(tmp_path):
+    assert writable(None) is None
+    assert writable(tmp_path / "a.json") == tmp_path / "a.json"
+    with pytest.raises(ValueError, match="and '.*' is a folder"):
+        writable(tmp_path)
+    with pytest.raises(ValueError, match="there is no folder .*none"):
+        writable(tmp_path / "none" / "a.json")

@@ -131,3 +131,48 @@ def test_handlers_of_signals_are_put_back():
     with ended_by_signals():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_repository_of_another_user_is_no_missing_one(repository, monkeypatch):
+    """As git finds it in a container into which a checkout is mounted."""
+    real = revisions._git
+
+    def git(folder, *arguments):
+        if "--show-toplevel" not in arguments:
+            return real(folder, *arguments)
+        stderr = (
+            "fatal: detected dubious ownership in repository at '/here'\nTo add an exception for"
+            " this directory, call:\n\n\tgit config --global --add safe.directory /here\n"
+        )
+        return subprocess.CompletedProcess(arguments, 128, "", stderr)
+
+    monkeypatch.setattr(revisions, "_git", git)
+    with pytest.raises(CannotJudge) as caught:
+        revisions.repository(repository.root)
+    assert str(caught.value) == (
+        f"git refuses the repository of {repository.root}, since another user owns it; allow it"
+        " with `git config --global --add safe.directory /here`"
+    )
+
+
+def test_files_that_are_in_no_commit_are_told_ignored_ones_too(repository):
+    for name in ("a.json", "b [1].json", "sub/c.json"):
+        repository.write(name, "")
+    repository.write(".gitignore", "a.json")
+    files = [repository.root / name for name in ("a.json", "b [1].json", "sub/c.json", "cases.py")]
+    found = revisions.untracked(repository.root, files)
+    assert found == ["a.json", "b [1].json", "sub/c.json"]
+    repository.commit("all but the ignored one")
+    assert revisions.untracked(repository.root, files) == ["a.json"]
+
+
+def test_what_differs_from_a_revision(repository):
+    repository.replace("tiny/layer.py", "range(1)", "range(2)")
+    repository.commit("slower")
+    repository.write("cases.py", "")  # not committed
+    paths = [repository.root / "tiny", repository.root / "cases.py", repository.root / "setup.py"]
+    assert revisions.differing(repository.root, "base", paths) == ["cases.py", "tiny/layer.py"]
+    assert revisions.differing(repository.root, "HEAD", paths[:1]) == []
+    text = revisions.file_at(repository.root, "base", repository.root / "tiny/layer.py")
+    assert "range(1)" in text
+    assert revisions.file_at(repository.root, "base", repository.root / "tiny/no.py") is None

@@ -140,7 +140,8 @@ def test_a_wrong_output_of_head_fails_and_one_of_base_cannot_be_judged(run):
     rounds = run(base=lambda n: refuses("case", "output"))
     assert outcomes(rounds) == {"one": "unclear", "two": "pass"}
     assert rounds.verdicts["one"].reason == (
-        "there is nothing right to compare with, base fails: one puts out something else"
+        "there is nothing right to compare with, base fails: one puts out something else; if head"
+        " mends it, say --gone one"
     )
 
 

@@ -27,53 +27,6 @@ def start(repository):
 # Without a process.
 
 
-@pytest.fixture
-def tree(tmp_path):
-    for name in (
-        "tree/pkg/__init__.py",
-        "tree/python/deep/__init__.py",
-        "tree/flat.py",
-        "other/x.py",
-    ):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return tmp_path / "tree"
-
-
-@pytest.mark.parametrize(
-    ("name", "file", "wrong"),
-    [
-        ("pkg.layer", "tree/pkg/layer.py", False),
-        ("pkg.layer", "elsewhere/pkg/layer.py", True),
-        ("pkg", "lib/python3/site-packages/pkg/__init__.py", True),
-        ("deep", "lib/python3/site-packages/deep/__init__.py", True),
-        ("flat", "elsewhere/flat.py", True),
-        ("numpy", "lib/python3/site-packages/numpy/__init__.py", False),
-        ("anything", "other/x.py", True),  # from the other revision
-        ("numpy", "other/.venv/lib/site-packages/numpy/__init__.py", False),
-        ("json", "lib/python3/json/__init__.py", False),
-    ],
-)
-def test_code_must_come_from_the_tree_that_has_it(tree, name, file, wrong):
-    above = tree.parent
-    files = [(name, str(above / file))]
-    found = worker.foreign_modules(files, tree, [tree], above / "other")
-    assert found == ([f"{name} from {above / file}"] if wrong else [])
-
-
-def test_the_project_of_a_file_and_where_it_imports_from(tmp_path):
-    path = tmp_path / "repo" / "ml" / "bench" / "cases.py"
-    path.parent.mkdir(parents=True)
-    (tmp_path / "repo" / ".git").mkdir()
-    assert worker.project_root(path) == tmp_path / "repo"
-    (tmp_path / "repo" / "ml" / "pyproject.toml").touch()
-    root = worker.project_root(path)
-    assert root == tmp_path / "repo" / "ml" and worker.import_roots(root) == [root]
-    (root / "src").mkdir()
-    assert worker.import_roots(root) == [root, root / "src"]
-
-
 def test_what_is_no_case_is_refused():
     case = SimpleNamespace(**dict.fromkeys(worker.ATTRIBUTES, "a"))
     assert worker.declared(SimpleNamespace(CASES=[case])) == [case]
@@ -117,6 +70,8 @@ def test_a_process_describes_its_cases_and_measures_them(repository, start, capf
         "shape": [1, 8, 8, 8],
         "step": "inference",
         "limit": 1.05,
+        "tolerance": 1e-4,
+        "expected": False,
         "plain": True,
     }
     assert list(one.cases) == ["one", "three"] and not one.cases["three"]["plain"]
@@ -216,3 +171,41 @@ def test_what_the_file_of_cases_raises_is_told(repository, start):
     with pytest.raises(Unreadable) as caught:
         start()
     assert not caught.value.before_cases
+
+
+def test_code_that_reads_finds_no_commands(repository, start):
+    """What is sent to the process is not for the code that it runs."""
+    repository.replace("tiny/layer.py", "for _", "input()\n        for _")
+    one = start()
+    with pytest.raises(Refused, match=r"EOFError: .* \(tiny/layer.py:6\)"):
+        one.prepare("case", "one")
+    assert one.prepare("fixed") > 0
+
+
+def test_code_that_ends_the_process_politely_is_an_error(repository, start):
+    repository.replace("tiny/layer.py", "for _", "raise SystemExit('enough')\n        for _")
+    one = start()
+    with pytest.raises(Refused, match=r"SystemExit: enough \(tiny/layer.py:6\)"):
+        one.prepare("case", "one")
+    repository.replace("cases.py", "CASES", "import sys; sys.exit()\nCASES")
+    with pytest.raises(Unreadable, match=r"of head cannot be read: SystemExit \(cases.py:7\)"):
+        start()
+
+
+def test_an_output_that_is_wrong_from_the_second_call_on_is_wrong(repository, start):
+    text = """
+        from torch import nn
+
+        class Layer(nn.Conv2d):
+            calls = 0
+
+            def forward(self, x):
+                self.calls += 1
+                return super().forward(x) * (1 if self.calls == 1 else 3)
+    """
+    repository.write("tiny/layer.py", text)
+    expected = "expected=lambda m, x: nn.functional.conv2d(x, m.weight, m.bias)"
+    repository.replace("cases.py", "(1, 8, 8, 8)),\n)", f"(1, 8, 8, 8), {expected}),\n)")
+    with pytest.raises(Refused, match="three, called again, puts out something else") as caught:
+        start().prepare("case", "three")
+    assert caught.value.kind == "output"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmark import costs
-from overconv.operators.base import Macs
+from overconv.operators.macs import Macs
 from overconv.operators.mdconv import MDConv2d
 
 
@@ -40,6 +40,8 @@ def test_a_network_is_counted_without_weights(capsys, tmp_path):
     for part in ("1,814,073,344", "3,628,146,688", "training, backward", "peak bytes", "could not"):
         assert part in out
     assert "layer4.1.conv2" in out, "module by module"
+    assert "\n0 disagreements between formulas and torch's corrected counter: " in out
+    assert "of 1 in training and deployed, backward passes of 1\n" in out
 
 
 def test_a_layer_is_put_in(capsys, tmp_path):
@@ -55,7 +57,9 @@ def test_a_layer_is_put_in(capsys, tmp_path):
 
 def test_what_no_formula_covers_is_counted_and_listed(capsys):
     assert command("timm:convnextv2_atto", "--image", "64") == 0
-    assert "grn and 11 more: a GlobalResponseNorm with parameters" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "grn and 11 more: a GlobalResponseNorm with parameters" in out
+    assert "of 1 in training and deployed, backward passes of 0\n" in out
     found = costs.measure("maxvit_t")
     training = found["training"]
     assert training["without_formula"] > 0

@@ -7,39 +7,18 @@ import torch
 from torch import nn
 
 from benchmark import models
-from benchmark.latency import runs
 from benchmark.latency.options import chosen
 from benchmark.latency.situations import Situation, alternative, in_state
 from benchmark.models import network
 from overconv.bench.cases import WrongOutput
-from overconv.bench.devices import CpuDevice, Window
 from overconv.operators.mdconv import MDConv2d
-from overconv.timing import Sample
 from records.benchmark import read
 
 
-class Scripted(CpuDevice):
-    """Calls are made, but each takes 4 ms by its clock."""
-
-    now = 0.0
-
-    def clock(self):
-        return self.now
-
-    def once(self, call):
-        return self.timed([(call, 1)]).samples[0].wall
-
-    def timed(self, schedule):
-        self.now += 4e-3 * len(schedule)
-        schedule[0][0]()
-        return Window(tuple(Sample(4e-3, 4e-3, 0) for _ in schedule))
-
-
 @pytest.fixture(autouse=True)
-def scripted(monkeypatch):
-    device = Scripted()
-    monkeypatch.setattr(runs, "find_device", lambda name: device)
-    return device
+def first_call_only(scripted):
+    """Networks are slow."""
+    scripted.first_only = True
 
 
 def run(*arguments):

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from ablations.identity import describe_layer
-from analysis.latency import benchmark_frame, comparable, cost_by_image
+from analysis.latency import cost_by_image
+from analysis.measurements import comparable, latest, measurement_frame
 from benchmark import operators
 from benchmark.latency import runs
 from benchmark.latency.options import AT_ONCE, Choice, chosen
@@ -18,7 +19,7 @@ from benchmark.latency.table import table
 from benchmark.operators import built, parsed
 from benchmark.variants import layers
 from overconv.bench.cases import WrongOutput
-from overconv.bench.devices import CpuDevice, CudaDevice, Window
+from overconv.bench.devices import CudaDevice
 from overconv.bench.latency import Throttled
 from overconv.operators.dcd import DCDConv2d
 from overconv.operators.mdconv import MDConv2d
@@ -28,30 +29,7 @@ from records.benchmark import read
 SMALL = ["--shape", "6,8,3,7", "--seconds", "0.001"]
 
 
-class Scripted(CpuDevice):
-    """Every call is made, and takes 4 ms by a clock that only calls move."""
-
-    now = 0.0
-
-    def clock(self):
-        return self.now
-
-    def once(self, call):
-        return self.timed([(call, 1)]).samples[0].wall
-
-    def timed(self, schedule):
-        for call, calls in schedule:
-            for _ in range(calls):
-                call()
-            self.now += 4e-3 * calls
-        return Window(tuple(Sample(4e-3, 4e-3, 0) for _ in schedule))
-
-
-@pytest.fixture(autouse=True)
-def scripted(monkeypatch):
-    device = Scripted()
-    monkeypatch.setattr(runs, "find_device", lambda name: device)
-    return device
+pytestmark = pytest.mark.usefixtures("scripted")
 
 
 def run(*arguments):
@@ -272,6 +250,7 @@ def test_a_run_records_and_shows_every_layer(tmp_path, capsys):
         assert m.kind == "operator" and m.outcome == "measured"
         assert m.ratio["estimate"] == 1.0 and m.seconds["minimum"] == 4e-3
         assert len(m.samples) == len(m.reference) == 8
+        assert m.run["reference"]["costs"] == {"parameters": 440, "macs": 8 * 6 * 9 * 49}
         assert m.subject == {
             "in_channels": 6, "out_channels": 8, "kernel_size": 3, "stride": 1, "groups": 1
         }  # fmt: skip
@@ -281,7 +260,8 @@ def test_a_run_records_and_shows_every_layer(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "MDConv2d, SEConv2d: inference, folded" in err
     assert "of 6-8 3x3, mode inference, state folded" in out
-    assert "| MDConv2d | 1.000        | 1.000 to 1.000" in out
+    assert "| MDConv2d | 1.000        | - " in out and " | few samples |" in out
+    assert "- MDConv2d; SEConv2d: 2 groups of samples, too few for an interval\n" in out
     assert f"2 measurements, appended to {log}" in out
 
 
@@ -372,12 +352,12 @@ def test_memory_that_does_not_suffice_is_a_row(monkeypatch, capsys, tmp_path):
     assert row.rstrip(" |").endswith("out of memory")
 
 
-def test_compiled_memory_is_not_guessed():
+def test_compiled_memory_is_not_guessed(scripted):
     with pytest.raises(ValueError, match="--memory counts what is dispatched on a CPU"):
-        runs._memory(None, Situation(state="compiled"), Scripted())
+        runs._memory(None, Situation(state="compiled"), scripted)
 
 
-def test_graphs_are_measured_where_they_can_be(monkeypatch):
+def test_graphs_are_measured_where_they_can_be(scripted, monkeypatch):
     class Device(CudaDevice):
         def captured(self, call):
             return (None, "it waits") if call in refused else (call, "")
@@ -392,7 +372,7 @@ def test_graphs_are_measured_where_they_can_be(monkeypatch):
     refused = {timed["plain"].call}
     found = runs._graphs(timed, "plain", device, {})
     assert found["a"] == {"why": "plain cannot be captured: it waits"}
-    assert runs._graphs(timed, "plain", Scripted(), {}) == {}
+    assert runs._graphs(timed, "plain", scripted, {}) == {}
 
 
 class Found:
@@ -421,17 +401,27 @@ def test_flags_and_their_reasons_are_shown(tmp_path):
         }
     )
     text = table([spoiled])
-    assert "unstable, imprecise, throttled, bound by launches" in text
+    assert "unstable, few samples, imprecise, throttled, bound by launches" in text
     assert "- SEConv2d: unstable, 8 of 8 samples interrupted\n" in text
     assert "- SEConv2d: 5 rounds dropped, throttled by heat\n" in text
     assert "- SEConv2d: no graph, it waits\n" in text
     assert "unstable" not in table([m])
 
 
+@pytest.mark.parametrize(("groups", "cell"), [(7, "| - "), (8, "| 1.000 to 1.000 ")])
+def test_an_interval_is_shown_if_there_are_groups_enough_for_one(tmp_path, groups, cell):
+    log = tmp_path / "log.jsonl"
+    run("--layers", "SEConv2d", "--out", str(log))
+    [m] = read(log)
+    text = table([m.model_copy(update={"ratio": m.ratio | {"groups": groups}})])
+    assert cell in text and ("few samples" in text) == (groups < 8)
+
+
 def test_the_committed_log_shows_where_the_forms_cross():
     from benchmark.tables import FOLDER
 
-    frame = benchmark_frame(read(FOLDER.parents[1] / "reports" / "data" / "benchmark.jsonl"))
+    log = FOLDER.parents[1] / "reports" / "data" / "benchmark.jsonl"
+    frame = latest(measurement_frame(read(log)))
     figures = [cost_by_image(part) for part in comparable(frame)]
     assert all("MDConv2d form=compact cross at a side of" in f.caption for f in figures)
 

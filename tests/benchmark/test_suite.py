@@ -91,6 +91,15 @@ def test_times_are_stored_with_what_they_cost(tmp_path):
     )
 
 
+def test_nothing_to_compare_with_is_said_and_ends_nothing(tmp_path):
+    """The first time that somebody asks for a comparison."""
+    store = f"--benchmark-storage=file://{tmp_path}"
+    done = pytest_run("benchmark", "-k", "se/expansion", "--benchmark-compare", store, "--co", "-q")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Can't compare. No benchmark files in" in done.stdout + done.stderr
+    assert "INTERNALERROR" not in done.stdout + done.stderr
+
+
 @pytest.mark.slow
 def test_times_of_another_machine_are_told_apart(tmp_path):
     short = ("--benchmark-max-time=0.01", "--benchmark-min-rounds=2")

@@ -15,6 +15,7 @@ from benchmark.surgery import (
     leave_the_start,
     measure,
     scale_of,
+    short,
     text,
 )
 from benchmark.tables import load
@@ -125,3 +126,21 @@ def test_nothing_stays_neutral():
     assert not (y.mean(1).abs() < 1e-3).all(), "statistics are not exactly the images'"
     gates = model[3].gate(model[:3](images))[0]
     assert gates.std(0).min() > 1e-3, "each sample sees a kernel of its own"
+
+
+def test_what_the_table_amounts_to():
+    def row(library, family, replaced, folded, moved, deployed):
+        return {
+            "library": library, "family": family, "convolutions": 10, "replaced": replaced,
+            "norms": 4, "folded": folded, "deployed": deployed,
+        } | ({"moved": {"float64": moved}} if moved is not None else {})  # fmt: skip
+
+    rows = [
+        row("one", "a", 9, 4, 1e-12, {"MDConv2d": 1e-11}),
+        row("one", "a", 7, 0, None, {"as it is": 3e-10}),
+        row("other", "b", 2, 3, 0.0, {"MDConv2d": 1e-15, "MAConv2d": 0.0}),
+    ]
+    said = short({"rows": rows})
+    assert "In 3 networks (families: 1 of one and 1 of other) 18 of 30 convolutions" in said
+    assert "7 of 12 batch norms" in said
+    assert "of a replacement is 1e-12, and of a deployed network 3e-10" in said

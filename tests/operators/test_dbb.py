@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from overconv.crosscheck import cross_check
 from overconv.operators.dbb import DBBConv2d
 
 CHANNELS = {
@@ -160,6 +161,14 @@ def test_macs_equal_a_count_of_a_run(mode, channels, train):
     factors = inside.get(channels, 0) * 90 + outside.get(channels, 0) * y[0, 0].numel()
     assert macs.other == y[0].numel() * additions + factors
     assert macs.total == macs.convolution + macs.other + macs.shared
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize("groups", [2, 4])
+def test_an_outer_kernel_of_single_factors_is_convolved_by(groups, gradient):
+    """Unlike the factors of other branches, which are multiplied by."""
+    layer = DBBConv2d(4, 4, 1, groups=groups, middle_channels=groups)
+    cross_check(layer, torch.zeros(2, 4, 9, 8, requires_grad=gradient), backward=True)
 
 
 def test_the_border_is_padded_by_the_image_of_zero(oracle):

@@ -6,6 +6,7 @@ Layers are found in the package, and their variants follow from their constructo
 
 import copy
 import inspect
+import math
 from dataclasses import astuple
 
 import pytest
@@ -21,7 +22,8 @@ from benchmark.checks import Network, modes, run
 from benchmark.traits import looks_at_the_batch
 from benchmark.variants import EXTRAS, Variant, classes, layers, refused, variants
 from overconv.gates import Squash
-from overconv.operators.base import Macs, OverConv2d, own_options
+from overconv.operators.base import OverConv2d, own_options
+from overconv.operators.macs import Macs
 from overconv.surgery import to_inference
 
 every_layer = pytest.mark.parametrize("layer", layers(), ids=lambda layer: layer.__name__)
@@ -162,6 +164,20 @@ def test_it_starts_on_the_meta_device_too(variant):
     assert all(tensor.is_meta for tensor in [*layer.parameters(), *layer.buffers()])
     x = variant.images(device="meta")
     assert layer.eval()(x).shape == plain(variant, device="meta")(x).shape
+
+
+@every_variant
+def test_it_starts_anew_from_any_state(variant):
+    """So that one that was made without values, on the meta device, gets all of them."""
+    layer, fresh = variant.layer(**variant.arguments(), **variant.options), {}
+    for name, value in layer.state_dict().items():
+        fresh[name] = value.clone()
+        value.fill_(math.nan if value.is_floating_point() else 7)
+    layer.reset_parameters()
+    for name, parameter in layer.named_parameters():
+        assert parameter.isfinite().all(), name
+    for name, value in layer.named_buffers():
+        assert torch.equal(value, fresh.get(name, value)), name
 
 
 @every_layer

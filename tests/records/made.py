@@ -51,7 +51,7 @@ def configuration(label: str, study: str) -> dict[str, Any]:
             "options": {"depth": 8, "width": width, "in_channels": 1, "num_classes": 10},
             "parameters": digest(label),
         },
-        "data": {"name": "fashion_mnist", "fingerprint": digest(study)},
+        "data": {"name": "fashion_mnist", "fingerprint": digest(study), "num_test": NUM_TEST},
         "recipe": {"epochs": NUM_EPOCHS, "batch_size": 128, "lr": 0.1, "version": 1},
     }
 

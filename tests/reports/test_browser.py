@@ -67,7 +67,7 @@ TABLE = "table.depth.reference.fashion_mnist"
 
 def test_the_first_screen_gives_the_answer_and_text_stays_text(page):
     answer = page.locator(".answer")
-    assert "of 8 claims have a verdict" in answer.inner_text()
+    assert "of 11 claims are answered" in answer.inner_text()
     for name in ("C1", "D2"):
         box = page.locator(f"#claim-{name} summary").bounding_box()
         assert box["y"] + box["height"] <= 900, f"{name} is below the first screen"
@@ -79,12 +79,15 @@ def test_the_first_screen_gives_the_answer_and_text_stays_text(page):
 def test_the_keyboard_reaches_and_opens_every_claim(page):
     reached, page_body = [], page.locator("body")
     page_body.press("Tab")
-    for _ in range(12):
+    for _ in range(13):
         page.keyboard.press("Tab")
         owner = "document.activeElement.closest('details.claim')?.id ?? ''"
         if found := page.evaluate(owner):
             reached.append(found)
-    names = [f"claim-{name}" for name in ("C1", "C2", "C3", "C4", "C5", "C6", "D1", "D2")]
+    names = [
+        f"claim-{name}"
+        for name in ("C1", "C1.own", "C2", "C3", "C4", "C5", "C6", "D1", "D2", "D3", "D4")
+    ]
     assert reached == names
     page.locator("#claim-D1 summary").focus()
     page.keyboard.press("Enter")
@@ -149,6 +152,23 @@ def test_hover_shows_the_recorded_number_and_the_options(page, folder):
     assert f"{EVIL}, epoch 8: {float(f'{curve:.4g}'):g}" in said
 
 
+def test_differences_are_those_of_the_same_block(page, folder):
+    store = Store(folder / "results")
+    by_block = {}
+    for name, layer in (("gated", GATED), ("plain", None)):
+        for record in store.records():
+            arm = record.configuration
+            if arm["arm"]["layer"] == layer and arm["network"]["options"]["width"] == 8:
+                by_block[name, arm["block"]] = record.curves["validation_accuracy"][7]
+    mean = 100 * sum(by_block["gated", b] - by_block["plain", b] for b in range(6)) / 6
+    chart = page.locator("figure[data-chart=curves]")
+    chart.scroll_into_view_if_needed()
+    chart.locator(".main-svg").first.wait_for()
+    chart.locator("input[name=less]").check()
+    said = hover(page, chart, "gated-3", 7)
+    assert f"gated-3 less plain, epoch 8: {float(f'{mean:.4g}'):g}" in said
+
+
 def test_blocks_can_be_shown_and_a_drag_zooms(page):
     chart = page.locator("figure[data-chart=curves]")
     chart.scroll_into_view_if_needed()
@@ -157,8 +177,13 @@ def test_blocks_can_be_shown_and_a_drag_zooms(page):
     before = chart.locator(".plot").evaluate(count)
     chart.locator("input[name=blocks]").check()
     assert chart.locator(".plot").evaluate(count) == before + 8 * 6
+    chart.locator("input[name=less]").check()
+    assert chart.locator(".plot").evaluate(count) == before + 7 * 6 - 2, "the baseline is gone"
+    title = "p => p.layout.yaxis.title.text"
+    assert chart.locator(".plot").evaluate(title) == "validation accuracy less plain, points"
+    chart.locator("input[name=less]").uncheck()
     chart.locator("select").select_option("train_loss")
-    assert chart.locator(".plot").evaluate("p => p.layout.yaxis.title.text") == "training loss"
+    assert chart.locator(".plot").evaluate(title) == "training loss"
     wide = chart.locator(".plot").evaluate("p => p._fullLayout.xaxis.range.slice()")
     box = chart.locator(".plot").bounding_box()
     page.mouse.move(box["x"] + 200, box["y"] + 100)
@@ -190,8 +215,8 @@ def test_every_link_resolves_and_figures_come_out_of_the_page(page, folder):
             there = set(re.findall(r'\bid="([^"]+)"', content.decode()))
             assert used and used <= there, "the letters must come along"
     with page.expect_download() as waited:
-        page.locator("#claim-D1 a", has_text="CSV").click()
-    assert Path(waited.value.path()).read_text().startswith("arm,against,verdict")
+        page.locator("#claim-D1 a", has_text="CSV").first.click()
+    assert Path(waited.value.path()).read_text().startswith("claim,claim_verdict,arm,against")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -202,7 +227,9 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser, folder, scheme):
     opened.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
     assert opened.evaluate("document.documentElement.scrollWidth") == 390
     assert opened.locator("figure .narrow svg").first.is_visible()
-    assert not opened.locator("figure .wide svg").first.is_visible()
+    assert not opened.locator("figure .wide:not(.scroll) svg").first.is_visible()
+    broad = opened.locator("figure .scroll").first
+    assert broad.evaluate("box => box.scrollWidth > box.clientWidth"), "it scrolls in its place"
     paper = opened.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 27)"}[scheme]
     ink = json.loads(opened.evaluate("JSON.stringify(colour('--ink'))"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.agenda import AGENDA
 from records.store import Store
 from reports import __main__ as command
 from reports.__main__ import main
@@ -78,7 +79,7 @@ def test_a_second_build_changes_nothing_and_a_check_agrees(results, capsys):
     assert build("--results", results, "--check") == 0
     assert build("--results", results) == 0
     assert contents(results) == before
-    assert "16 files, 0 not as the records say" in capsys.readouterr().out
+    assert "27 files, 0 not as the records say" in capsys.readouterr().out
 
 
 def test_another_process_builds_equal_bytes(results, tmp_path):
@@ -108,7 +109,7 @@ def test_a_check_names_what_differs_and_writes_nothing(results, capsys):
     assert contents(results) == before
     said = set(capsys.readouterr().err.splitlines())
     assert said == {f"{path}: differs" for path in changed} | {f"{p}: missing" for p in lost}
-    assert len(said) == 1 + 2 + 4 + 2 + 4
+    assert len(said) == 1 + 5 + 5 + 5 + 5
 
 
 def test_a_check_notices_a_new_record(results, made):
@@ -212,6 +213,21 @@ def test_bad_input_is_one_line(results, tmp_path, capsys):
 
 def test_the_defaults_are_the_committed_records(monkeypatch, results, tmp_path, capsys):
     shutil.move(results, tmp_path / "data")
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- results: recorded -->\n<!-- end of results -->\n")
     monkeypatch.setattr(command, "HERE", tmp_path)
+    monkeypatch.setattr(command, "README", readme)
+    assert build("--check") == 1
+    assert f"{tmp_path / 'README.md'}: differs" in capsys.readouterr().err
     assert build() == 0
     assert capsys.readouterr().out.endswith(f"page: {tmp_path / 'index.html'}\n")
+    assert "are answered" in readme.read_text()
+    assert build("--check") == 0
+    number = len(AGENDA)
+    readme.write_text(readme.read_text().replace(f"0 of {number}", f"{number} of {number}"))
+    assert build("--check") == 1, "a number that somebody wrote by hand"
+
+
+def test_a_results_folder_of_ones_own_leaves_the_readme_alone(results, monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "README", tmp_path / "there-is-none.md")
+    assert build("--results", results) == build("--results", results, "--check") == 0

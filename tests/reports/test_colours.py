@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis.drawing import PALETTE, SOFT
-from reports.markup import light_colours
+from reports.drawings import light_colours
 
 CSS = (Path(__file__).parents[2] / "reports" / "page.css").read_text()
 TEXT = ("ink", "soft", "accent", "care", "yes", "no", "same", "open", "none")

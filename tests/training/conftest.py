@@ -5,6 +5,8 @@ import torch
 
 from overconv.training.data import Dataset
 
+collect_ignore_glob = ["ranks*.py"]  # started as processes of their own, side by side
+
 
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:

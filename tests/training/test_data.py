@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from overconv.training import fashion_mnist
 from overconv.training.augmentation import Augmentation, Feed, Normalization
-from overconv.training.data import Split, fingerprint, load
+from overconv.training.data import DATASETS, OUTLINES, fingerprint, load, outline
 from overconv.training.fashion_mnist import read_idx
+from overconv.training.places import MissingData, bases
+from overconv.training.recipe import Recipe
+from overconv.training.splits import Split
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
@@ -98,15 +100,60 @@ def test_places_are_searched_in_order(folder, tmp_path, monkeypatch):
     assert len(load("fashion_mnist", tmp_path / "root").labels_train) == 30
 
 
-def test_a_missing_set_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(fashion_mnist, "places", lambda root: [Path(root)] * 4)
-    with pytest.raises(ValueError, match="none of .*nowhere.*apt-get install dataset-fashion"):
+def test_bases_are_the_users_the_systems_and_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("OVERCONV_DATA", str(tmp_path / "mine"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    found = bases(tmp_path / "root", "/usr/share/some")
+    assert found == [
+        tmp_path / "root", tmp_path / "mine", Path("/usr/share/some"), tmp_path / "cache/overconv"
+    ]  # fmt: skip
+    monkeypatch.delenv("OVERCONV_DATA")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert bases(None) == [Path.home() / ".cache" / "overconv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "help"),
+    [
+        ("cifar10", "curl -L https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"),
+        ("cifar100", "curl -L https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"),
+        ("imagenet", "image-net.org/download"),
+    ],
+)
+def test_a_missing_set_says_where_it_was_looked_for_and_how_to_get_it(
+    name, help, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("OVERCONV_DATA", raising=False)
+    with pytest.raises(MissingData, match=help) as caught:
+        load(name, tmp_path / "nowhere")
+    looked = f"{name} is in none of {tmp_path / 'nowhere'}, {tmp_path / 'cache' / 'overconv'}. "
+    assert str(caught.value).startswith(looked)
+
+
+def test_missing_fashion_mnist_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("OVERCONV_DATA", raising=False)
+    monkeypatch.setattr("overconv.training.fashion_mnist.DEBIAN", str(tmp_path / "debian"))
+    with pytest.raises(MissingData, match="none of .*nowhere.*apt-get install dataset-fashion"):
         load("fashion_mnist", tmp_path / "nowhere")
 
 
 def test_an_unknown_set_is_named():
-    with pytest.raises(ValueError, match="no data set 'mnits'; allowed: digits, fashion_mnist"):
+    with pytest.raises(ValueError, match="no data set 'mnits'; allowed: digits, fashion_mnist, ci"):
         load("mnits")
+    with pytest.raises(ValueError, match="no data set 'mnits'; allowed: digits"):
+        outline("mnits")
+
+
+def test_outlines_are_of_all_sets_and_of_the_ones_that_are_here():
+    assert list(OUTLINES) == list(DATASETS)
+    digits, known = load("digits"), outline("digits")
+    for field in ("name", "num_classes", "num_train", "num_test", "image_shape"):
+        assert getattr(digits, field) == getattr(known, field)
+    assert outline("imagenet").input_shape(Recipe(epochs=1, image_size=160)) == (3, 160, 160)
+    with pytest.raises(MissingData, match="the files of cifar10 are not here"):
+        outline("cifar10").inputs(Recipe(epochs=1), 0, "cpu")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 10, 100, -1])
@@ -168,9 +215,13 @@ def test_fashion_mnist_is_whole():
 # Splits.
 
 
+def setting_aside(num_validation: int, num_train: int = 0) -> Recipe:
+    return Recipe(epochs=1, num_validation=num_validation, num_train=num_train)
+
+
 def test_a_split_partitions_the_training_part():
     digits = load("digits")
-    splits = digits.split(block=4, num_validation=100)
+    splits = digits.split(4, setting_aside(100))
     together = torch.cat([splits.train.numbers, splits.validation.numbers])
     assert together.sort()[0].tolist() == list(range(1347))
     assert len(splits.validation) == 100
@@ -181,16 +232,49 @@ def test_a_split_partitions_the_training_part():
 
 def test_blocks_set_aside_others_and_test_on_the_same():
     digits = load("digits")
-    one, two, again = (digits.split(block, 100) for block in (1, 2, 1))
+    one, two, again = (digits.split(block, setting_aside(100)) for block in (1, 2, 1))
     assert torch.equal(one.validation.numbers, again.validation.numbers)
     assert not torch.equal(one.validation.numbers, two.validation.numbers)
     assert torch.equal(one.test.images, two.test.images)
 
 
-@pytest.mark.parametrize("num_validation", [-1, 1347, 2000])
+@pytest.mark.parametrize("num_validation", [1347, 2000])
 def test_a_split_leaves_something_to_train_on(num_validation):
-    with pytest.raises(ValueError, match="allowed: from 0 to 1346"):
-        load("digits").split(0, num_validation)
+    with pytest.raises(
+        ValueError, match=f"num_validation={num_validation}; allowed: from 0 to 1346"
+    ):
+        load("digits").split(0, setting_aside(num_validation))
+
+
+def test_fewer_examples_are_some_of_all():
+    digits = load("digits")
+    every = digits.split(4, setting_aside(100))
+    many, few = (digits.split(4, setting_aside(100, num_train)) for num_train in (900, 300))
+    assert [len(splits.train) for splits in (every, many, few)] == [1247, 900, 300]
+    assert set(few.train.numbers.tolist()) < set(many.train.numbers.tolist())
+    assert set(many.train.numbers.tolist()) < set(every.train.numbers.tolist())
+    for splits in (many, few):
+        assert torch.equal(splits.validation.numbers, every.validation.numbers)
+        assert torch.equal(splits.train.labels, digits.labels_train[splits.train.numbers])
+    # As drawn, not the first of them: no class is lost, and another block has others.
+    assert len(few.train.labels.unique()) == 10
+    other = digits.split(5, setting_aside(100, 300))
+    assert not torch.equal(other.train.numbers, few.train.numbers)
+    whole = digits.split(4, setting_aside(100, 1247)).train.numbers
+    assert torch.equal(whole, every.train.numbers)
+
+
+def test_more_examples_than_there_are():
+    message = "num_train=1248, and num_validation=100 leaves 1247 of the 1347 training examples"
+    with pytest.raises(ValueError, match=message):
+        load("digits").split(0, setting_aside(100, 1248))
+
+
+def test_as_many_examples_are_trained_on_as_the_recipe_says():
+    recipe = replace(setting_aside(100, 300), batch_size=32)
+    inputs = load("digits").inputs(recipe, 0, "cpu")
+    assert inputs.steps == 300 // 32
+    assert sum(len(batch.labels) for batch in inputs.epoch(0)) == 300 // 32 * 32
 
 
 # Augmentation.
@@ -246,7 +330,7 @@ def test_augmentation_is_by_example_not_by_place():
 
 
 def test_examples_that_fill_no_batch_are_left_out():
-    split = load("digits").split(0, 0).train
+    split = load("digits").split(0, setting_aside(0)).train
     draws = Augmentation.draw(0, 0, 1347, crop_padding=0, flip=False)
     batches = list(Feed(split).batches(torch.arange(1347), draws, size=500))
     assert [len(batch) for batch in batches] == [500, 500]
@@ -274,7 +358,7 @@ def test_an_option_does_not_move_the_others_draws():
 
 def test_normalization_is_of_the_training_part():
     digits = load("digits")
-    x = Normalization.of(digits).apply(digits.images_train)
+    x = Normalization.of(digits.images_train).apply(digits.images_train)
     assert x.dtype == torch.float32
     assert x.mean().item() == pytest.approx(0, abs=1e-5)
     assert x.std(correction=0).item() == pytest.approx(1, abs=1e-5)

@@ -9,11 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from overconv.training import loop
+from overconv.training import inputs, loop
 from overconv.training.augmentation import Feed, Normalization
+from overconv.training.conditions import Conditions
 from overconv.training.data import Dataset
-from overconv.training.loop import Inputs, grad_norm, train
+from overconv.training.inputs import Batch
+from overconv.training.loop import train, train_step
+from overconv.training.memory_inputs import MemoryInputs
 from overconv.training.recipe import Recipe
+from overconv.training.state import TrainState, grad_norm
 from overconv.training.streams import seeded, stream
 
 RECIPE = Recipe(epochs=2, batch_size=32, lr=0.05, crop_padding=1, flip=True, num_validation=40)
@@ -83,7 +87,7 @@ def test_an_epoch_sees_each_example_once(dataset):
     recipe = dataclasses.replace(RECIPE, crop_padding=0, flip=False, batch_size=35)
     listener = Listener(network())
     train(listener, dataset, recipe, block=0)
-    expected = Normalization.of(dataset).apply(dataset.split(0, 40).train.images)
+    expected = Normalization.of(dataset.images_train).apply(dataset.split(0, RECIPE).train.images)
     for epoch in (listener.heard[:4], listener.heard[4:]):
         assert sorted(rows(torch.cat(epoch))) == sorted(rows(expected))
     assert not torch.equal(torch.cat(listener.heard[:4]), torch.cat(listener.heard[4:]))
@@ -95,7 +99,7 @@ def test_an_order_shared_with_initialisation_would_be_seen(dataset, monkeypatch)
     def heard_after(num_initial_values: int) -> list[bytes]:
         shared = stream(0, "everything")
         shared.standard_normal(num_initial_values)
-        monkeypatch.setattr(loop, "stream", lambda *key: shared)
+        monkeypatch.setattr(inputs, "stream", lambda *key: shared)
         return heard(dataset)
 
     assert heard_after(500) == heard_after(500)
@@ -159,7 +163,7 @@ def test_a_draw_from_the_global_generator_is_refused(while_training, dataset):
 
 def test_a_dropout_that_is_not_keyed_would_be_seen(dataset, monkeypatch):
     """The planted defect: the network keeps its own dropout."""
-    monkeypatch.setattr(loop, "key_dropout", lambda model, block: [])
+    monkeypatch.setattr(loop, "key_dropout", lambda model, block, world: [])
     with pytest.raises(RuntimeError, match="drew from a global generator"):
         train(network(0.3), dataset, RECIPE, block=0)
 
@@ -204,12 +208,12 @@ def test_a_divergence_in_the_last_step_is_one(dataset):
 
 def by_hand(dataset: Dataset, recipe: Recipe) -> nn.Module:
     """The same training without the loop: plain SGD with momentum, written out in float32."""
-    model, splits = network(), dataset.split(0, recipe.num_validation)
-    normalization = Normalization.of(dataset)
+    model, splits = network(), dataset.split(0, recipe)
+    normalization = Normalization.of(dataset.images_train)
     velocity = {}
     step = 0
     for epoch in range(recipe.epochs):
-        order = loop.stream(0, "order", epoch).permutation(len(splits.train))
+        order = stream(0, "order", epoch).permutation(len(splits.train))
         for index in range(len(order) // recipe.batch_size):
             chosen = order[index * recipe.batch_size : (index + 1) * recipe.batch_size]
             x = normalization.apply(splits.train.images[chosen])
@@ -232,7 +236,7 @@ def test_the_loop_is_its_definition(dataset):
     expected = by_hand(dataset, recipe).eval()
     for found, wanted in zip(model.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
-    x = Normalization.of(dataset).apply(dataset.images_test)
+    x = Normalization.of(dataset.images_train).apply(dataset.images_test)
     right = (expected(x).argmax(1) == dataset.labels_test).double().mean().item()
     assert result.metrics["test_accuracy"] == pytest.approx(right, abs=0.03)
 
@@ -280,9 +284,10 @@ def test_the_test_set_is_scored_once_at_the_end(dataset, monkeypatch):
     scored = []
     genuine = loop.evaluate
 
-    def spy(model, split, normalization):
-        scored.append(len(split))
-        return genuine(model, split, normalization)
+    def spy(model, batches, world):
+        batches = list(batches)
+        scored.append(sum(len(labels) for _, labels in batches))
+        return genuine(model, batches, world)
 
     monkeypatch.setattr(loop, "evaluate", spy)
     train(network(), dataset, RECIPE, block=0)
@@ -337,6 +342,73 @@ def test_without_validation_there_is_no_validation_figure(dataset):
     assert result.outcome == "finished"
 
 
+@dataclasses.dataclass
+class OneStep:
+    """Inputs of which only the number of steps is asked."""
+
+    steps: int = 1
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_loss_of_mixed_labels_is_its_formula(dtype, smoothing):
+    model = nn.Linear(4, 3).to(dtype)
+    recipe = Recipe(epochs=1, label_smoothing=smoothing, mixup=0.4)
+    images, labels = torch.randn(5, 4, dtype=dtype), torch.tensor([2, 0, 1, 1, 0])
+    targets = torch.rand(5, 3).softmax(1)
+    logits = model(images).detach()
+    state = TrainState.start(model, recipe, steps=1)
+    train_step(state, Conditions(recipe, OneStep()), Batch(images, labels, targets))
+    smoothed = targets * (1 - smoothing) + smoothing / 3
+    expected = -(smoothed * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(state.tally.losses[0], expected.float())
+    assert state.tally.hits[0] == (logits.argmax(1) == labels).sum()
+
+
+def test_a_label_is_its_own_probability():
+    """Targets that are all of one class give the loss and gradients of labels."""
+    recipe = Recipe(epochs=1, label_smoothing=0.1)
+    images, labels = torch.randn(5, 4), torch.tensor([2, 0, 1, 1, 0])
+    found = []
+    for targets in (labels, F.one_hot(labels, 3).float()):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 3)
+        state = TrainState.start(model, recipe, steps=1)
+        train_step(state, Conditions(recipe, OneStep()), Batch(images, labels, targets))
+        found.append((state.tally.losses, *model.parameters()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_model_and_images_lie_in_memory_as_the_recipe_says(channels_last, mixup, dataset):
+    colour = dataclasses.replace(
+        dataset,
+        images_train=dataset.images_train.repeat(1, 3, 1, 1),
+        images_test=dataset.images_test.repeat(1, 3, 1, 1),
+    )
+    lies = set()
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(64, 3)
+
+        def forward(self, x):
+            for tensor in (x, self.conv.weight):
+                last = tensor.is_contiguous(memory_format=torch.channels_last)
+                lies.add((self.training, last, tensor.is_contiguous()))
+            return self.head(self.conv(x).flatten(1))
+
+    recipe = dataclasses.replace(RECIPE, channels_last=channels_last, mixup=mixup)
+    train(Watched(), colour, recipe, block=0)
+    assert lies == {
+        (True, channels_last, not channels_last),
+        (False, channels_last, not channels_last),
+    }
+
+
 @pytest.mark.gpu
 def test_on_cuda_the_same_training_gives_the_same_bits(dataset):
     first = train(network(0.3).cuda(), dataset, RECIPE, block=0, device="cuda")
@@ -354,16 +426,16 @@ def test_on_cuda_the_same_examples_reach_the_network(dataset):
 
 @pytest.mark.gpu
 def test_on_cuda_no_step_waits_for_the_device(dataset, monkeypatch):
-    genuine = Inputs.epoch
+    genuine = MemoryInputs.epoch
 
-    def watched(self, epoch):
+    def watched(self, epoch, first_step=0):
         try:
-            for batch in genuine(self, epoch):
+            for batch in genuine(self, epoch, first_step):
                 yield batch  # the first finds the draws on their way
                 torch.cuda.set_sync_debug_mode("error")
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(Inputs, "epoch", watched)
+    monkeypatch.setattr(MemoryInputs, "epoch", watched)
     model = network(0.3).cuda()
     assert train(model, dataset, RECIPE, block=0, device="cuda").outcome == "finished"

@@ -30,11 +30,32 @@ from overconv.training.recipe import Recipe
         ({"schedules": 3}, "schedules=3; allowed: a tuple"),
         ({"nesterov": "no"}, "nesterov='no'; allowed: True, False"),
         ({"flip": 1}, "flip=1; allowed: True, False"),
+        ({"ema": 1.0}, "ema=1.0; allowed: from 0.0 to 1.0"),
+        ({"ema": -0.1}, "ema=-0.1"),
+        ({"amp": "fp16"}, "amp='fp16'; allowed: 'none', 'bfloat16', 'float16'"),
+        ({"amp": None}, "amp=None; allowed"),
+        ({"mixup": -0.2}, "mixup=-0.2"),
+        ({"mixup": math.inf}, "mixup=inf"),
+        ({"channels_last": 1}, "channels_last=1; allowed: True, False"),
+        ({"resized_crop": 1.5}, "resized_crop=1.5; allowed: from 0.0 to 1.0"),
+        (
+            {"resized_crop": 0.08, "crop_padding": 4},
+            "crop_padding=4 and resized_crop=0.08 are two ways to crop; allowed: one of them",
+        ),
+        ({"image_size": 0}, "image_size=0; allowed: whole numbers from 1"),
+        ({"image_size": 224.0}, "image_size=224.0"),
+        ({"ranks": 0}, "ranks=0; allowed: whole numbers from 1"),
+        ({"ranks": True}, "ranks=True"),
+        ({"ranks": 3, "batch_size": 32}, "batch_size=32 does not divide by ranks=3"),
     ],
 )
 def test_a_value_out_of_range_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         Recipe(**{"epochs": 3, **options})
+
+
+def test_the_ends_of_what_is_allowed_are():
+    Recipe(epochs=3, resized_crop=1, image_size=1, ranks=32, batch_size=32, warmup_epochs=3, ema=0)
 
 
 def test_whole_and_broken_numbers_are_one_recipe():

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from overconv.training.streams import KeyedDropout, key_dropout, no_global_draws, seeded, stream
+from overconv.training.world import ALONE, World
 
 
 def draws(*key) -> list[float]:
@@ -139,6 +140,30 @@ def test_a_shared_dropout_draws_anew_at_each_place():
     assert net.first is net.second is module
     x = torch.ones(4, 100)
     assert not torch.equal(module(x), module(x))
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout2d])
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_drop_their_rows_of_the_whole_batch(size, kind):
+    x = torch.ones(6, 5, 3, 2)
+
+    def dropped(world: World, rows: torch.Tensor) -> torch.Tensor:
+        net = Net(kind(0.5), kind(0.5))
+        for module in key_dropout(net, block=1, world=world):
+            module.step = 4
+        return net(rows)
+
+    whole = dropped(ALONE, x)
+    worlds = [World(rank, size) for rank in range(size)]
+    parts = [dropped(world, x[world.rows(6)]) for world in worlds]
+    assert torch.equal(torch.cat(parts), whole)
+    assert not torch.equal(parts[0], parts[1])
+
+
+def test_a_later_training_may_have_other_ranks():
+    net, _ = keyed()
+    assert {module.world for module in key_dropout(net, 0, World(1, 2))} == {World(1, 2)}
+    assert {module.world for module in key_dropout(net, 0)} == {ALONE}
 
 
 def test_a_second_training_is_keyed_for_its_own_block():
