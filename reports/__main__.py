@@ -5,6 +5,7 @@ Exit status: 0 done, 1 the report differs from its records (`--check`), 2 usage 
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,13 @@ from typing import NoReturn
 
 from records.files import replace_file
 from records.store import Store
-from reports.render import GENERATOR, MANIFEST, PAGE, Report, render, without_drawings
+from reports.drawings import without_drawings
+from reports.page import GENERATOR
+from reports.readme import filled
+from reports.render import MANIFEST, PAGE, Report, render
 
 HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,14 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     results = Path(options.results) if options.results else HERE / "data"
     out = Path(options.out or (results / "report" if options.results else HERE))
+    # The committed report alone is spoken of in README.md.
+    readme = None if options.results or options.out else README
     try:
         if not results.is_dir():
             raise ValueError(f"no results folder {str(results)!r}")
         report = render(Store(results))
         if options.check:
-            return _check(report, out)
+            return _check(report, out, readme)
         _refuse_foreign(out / PAGE)
-        _write(report, out)
+        _write(report, out, readme)
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -56,8 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _write(report: Report, out: Path) -> None:
+def _write(report: Report, out: Path, readme: Path | None) -> None:
     """Write what changed, and remove what an earlier report wrote and this one does not have."""
+    if readme is not None and (text := _filled(report, readme)) != readme.read_bytes():
+        replace_file(readme, text)
     for name in sorted(_listed(out) - set(report.files)):
         (out / name).unlink(missing_ok=True)
     for name, content in report.files.items():
@@ -65,8 +74,12 @@ def _write(report: Report, out: Path) -> None:
             replace_file(out / name, content)
 
 
-def _check(report: Report, out: Path) -> int:
-    """Whether ``out`` holds ``report``; says what differs."""
+def _filled(report: Report, readme: Path) -> bytes:
+    return filled(readme.read_text(encoding="utf-8"), report.readme).encode()
+
+
+def _check(report: Report, out: Path, readme: Path | None) -> int:
+    """Whether ``out`` holds ``report``, and ``readme`` what is said of it; says what differs."""
     there = {name: _bytes(out / name) for name in {*report.files, *_listed(out)}}
     here: dict[str, bytes | None] = dict(report.files)
     drawn_by, drawn_here = (
@@ -81,6 +94,9 @@ def _check(report: Report, out: Path) -> int:
                 del files[name]
             files[PAGE] = without_drawings(files[PAGE] or b"")
             files[MANIFEST] = json.dumps(_manifest(files[MANIFEST]).get("numbers")).encode()
+    if readme is not None:
+        name = os.path.relpath(readme, out)
+        here[name], there[name] = _filled(report, readme), readme.read_bytes()
     differ = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
     for name in differ:
         state = "missing" if there.get(name) is None else "differs" if name in here else "left over"

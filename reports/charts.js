@@ -21,36 +21,47 @@ function look(index) {
   return { colour: colour(`--s${index % 8}`), dash: DASHES[Math.floor(index / 8) % 4], sign: SIGNS[index % 7] };
 }
 
-function curveTraces(data, measure, seeds, band) {
+// What an arm's curves are: themselves, or less those of the baseline in the same block.
+function curvesOf(measure, arm, baseline, less) {
+  if (!less) return [arm.whole, arm.blocks];
+  const theirs = new Map(measure.arms[baseline]?.blocks ?? []);
+  const minus = (values, other) => values.slice(0, other.length).map((y, i) => (y === null || other[i] === null ? null : y - other[i]));
+  const blocks = arm.blocks.filter(([block]) => theirs.has(block)).map(([block, values]) => [block, minus(values, theirs.get(block))]);
+  return [arm.less, blocks];
+}
+
+function curveTraces(data, measure, { blocks: seeds, band, less }) {
   const traces = [];
   data.arms.forEach(([label, options], index) => {
     const arm = measure.arms[label];
-    if (!arm) return;
+    if (!arm || (less && label === data.baseline)) return;
     const { colour: ink, dash } = look(index);
+    const [whole, blocks] = curvesOf(measure, arm, data.baseline, less);
+    const name = less ? `${label} less ${data.baseline}` : label;
     const group = { legendgroup: String(index), name: plain(label) };
     const about = options ? `<br>${wrapped(options)}` : "";
     if (seeds) {
-      for (const [block, values] of arm.blocks) {
+      for (const [block, values] of blocks) {
         traces.push({
           ...group, showlegend: false, mode: "lines", x: values.map((_, i) => i + 1), y: values, opacity: 0.45,
           line: { color: ink, width: 1, dash }, hoverinfo: "text",
-          hovertext: values.map((y, i) => `${plain(label)}, block ${block}<br>epoch ${i + 1}: ${y === null ? "none" : number(y)}`),
+          hovertext: values.map((y, i) => `${plain(name)}, block ${block}<br>epoch ${i + 1}: ${y === null ? "none" : number(y)}`),
         });
       }
     }
-    const epochs = arm.mean.map((_, i) => i + 1);
-    if (band && epochs.length && arm.low.every((x) => x !== null)) {
+    const epochs = whole.mean.map((_, i) => i + 1);
+    if (band && epochs.length && whole.low.every((x) => x !== null)) {
       traces.push({
         ...group, showlegend: false, mode: "lines", hoverinfo: "skip", x: [...epochs, ...epochs.slice().reverse()],
-        y: [...arm.high, ...arm.low.slice().reverse()], fill: "toself", fillcolor: `${ink}22`, line: { width: 0 },
+        y: [...whole.high, ...whole.low.slice().reverse()], fill: "toself", fillcolor: `${ink}22`, line: { width: 0 },
       });
     }
     traces.push({
-      ...group, mode: "lines+markers", x: epochs, y: arm.mean, line: { color: ink, width: 2.2, dash }, marker: { size: 4, color: ink },
+      ...group, mode: "lines+markers", x: epochs, y: whole.mean, line: { color: ink, width: 2.2, dash }, marker: { size: 4, color: ink },
       hoverinfo: "text",
-      hovertext: arm.mean.map((y, i) => {
-        const band = arm.low[i] === null ? "" : `<br>95 %: ${number(arm.low[i])} to ${number(arm.high[i])}`;
-        return `<b>${plain(label)}</b>, epoch ${i + 1}: ${number(y)}${band}${about}`;
+      hovertext: whole.mean.map((y, i) => {
+        const bounds = whole.low[i] === null ? "" : `<br>95 %: ${number(whole.low[i])} to ${number(whole.high[i])}`;
+        return `<b>${plain(name)}</b>, epoch ${i + 1}: ${number(y)}${bounds}${about}`;
       }),
     });
   });
@@ -92,11 +103,21 @@ function pointTraces(data, cost, seeds) {
   return traces;
 }
 
-function layout(xTitle, yTitle, log, epochs) {
+// 1, 2 and 5 times a power of ten, named in full: Plotly would write 2 for 20 k.
+function logTicks(low, high) {
+  const ticks = [];
+  for (let power = Math.floor(Math.log10(low)); 10 ** power <= 2 * high; power += 1) {
+    for (const first of high > 100 * low ? [1] : [1, 2, 5]) ticks.push(first * 10 ** power);
+  }
+  const short = (x) => (x >= 1e6 ? `${x / 1e6} M` : x >= 1e3 ? `${x / 1e3} k` : String(Number(x.toPrecision(2))));
+  return { tickvals: ticks, ticktext: ticks.map(short) };
+}
+
+function layout(xTitle, yTitle, { log = false, epochs = 0, zero = false }) {
   const axis = { gridcolor: colour("--rule"), linecolor: colour("--edge"), zeroline: false, automargin: true };
   return {
-    xaxis: { ...axis, title: { text: plain(xTitle), standoff: 6 }, ...(log ? { type: "log", dtick: "D2" } : {}), ...(epochs && epochs <= 12 ? { dtick: 1 } : {}) },
-    yaxis: { ...axis, title: { text: plain(yTitle) } },
+    xaxis: { ...axis, title: { text: plain(xTitle), standoff: 6 }, ...(log ? { type: "log", ...logTicks(...log) } : {}), ...(epochs && epochs <= 12 ? { dtick: 1 } : {}) },
+    yaxis: { ...axis, title: { text: plain(yTitle) }, ...(zero ? { zeroline: true, zerolinecolor: colour("--edge") } : {}) },
     font: { color: colour("--ink"), family: "inherit", size: 12 },
     paper_bgcolor: "transparent", plot_bgcolor: "transparent", hovermode: "closest",
     hoverlabel: { bgcolor: colour("--paper"), bordercolor: colour("--edge"), font: { color: colour("--ink"), family: "inherit" }, align: "left" },
@@ -118,10 +139,13 @@ function drawChart(figure) {
   if (figure.dataset.chart === "curves") {
     const measure = data.curves.find((curve) => curve.key === choice);
     const epochs = Math.max(...Object.values(measure.arms).flatMap((arm) => arm.blocks.map(([, values]) => values.length)));
-    return Plotly.react(plot, curveTraces(data, measure, ticked("blocks"), ticked("band")), layout("epoch", measure.name, false, epochs), config);
+    const shown = { blocks: ticked("blocks"), band: ticked("band"), less: ticked("less") };
+    const title = shown.less ? `${measure.name} less ${data.baseline}${measure.units[1]}` : measure.name + measure.units[0];
+    return Plotly.react(plot, curveTraces(data, measure, shown), layout("epoch", title, { epochs, zero: shown.less }), config);
   }
   const costs = Object.values(data.points.arms).flatMap((arm) => (arm.at[choice] ? [arm.at[choice][0]] : []));
-  const log = Math.max(...costs) > 8 * Math.min(...costs);
+  const ends = [Math.min(...costs), Math.max(...costs)];
+  const log = ends[1] > 8 * ends[0] && ends;
   const title = log ? `${choice}, log scale` : choice;
-  return Plotly.react(plot, pointTraces(data, choice, ticked("blocks")), layout(title, "test accuracy, %", log), config);
+  return Plotly.react(plot, pointTraces(data, choice, ticked("blocks")), layout(title, "test accuracy, %", { log }), config);
 }

@@ -4,16 +4,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.convergence import bands
+from analysis.convergence import Bands, bands, difference_bands
 from analysis.frames import Frames
-from analysis.latency import Times
+from analysis.latency import accuracies, ratios
+from analysis.measurements import Times
 from analysis.numbers import scale_of
 from analysis.summary import MEASURE, summarise
-from records.benchmark import arm_key
 
 CURVES = {
-    "validation_accuracy": "validation accuracy, %",
-    "train_accuracy": "training accuracy, %",
+    "validation_accuracy": "validation accuracy",
+    "train_accuracy": "training accuracy",
     "train_loss": "training loss",
     "validation_loss": "validation loss",
     "grad_norm": "norm of the gradients",
@@ -34,9 +34,10 @@ def charts(
 
     Args:
         options: What an arm is, by label, to be shown beside its points.
-        times: Measured networks, one part of :func:`analysis.latency.comparable`.
+        times: Measured networks, one part of :func:`analysis.measurements.comparable`.
     """
     return {
+        "baseline": frames.plan.baseline,
         "arms": [[label, options.get(label, "")] for label in frames.plan.arms],
         "curves": _curves(frames),
         "points": _points(frames, times),
@@ -49,43 +50,53 @@ def _curves(frames: Frames) -> list[dict[str, Any]]:
         rows = frames.curves[frames.curves["measure"] == measure]
         if rows.empty or not rows["value"].notna().any():
             continue
-        scale, mean = scale_of(measure), bands(frames, measure)
+        scale = scale_of(measure)
+        mean, less = bands(frames, measure), difference_bands(frames, measure)
         arms = {}
         for label in frames.plan.arms:
-            own, band = rows[rows["label"] == label], mean[mean["label"] == label]
+            own = rows[rows["label"] == label].sort_values("epoch")
             if own.empty:
                 continue
             arms[label] = {
-                **{key: [_short(scale * x) for x in band[key]] for key in ("mean", "low", "high")},
+                "whole": _band(mean, label, scale),
+                "less": _band(less, label, scale),
                 "blocks": [
-                    [int(block), [_short(scale * x) for x in curve["value"]]]
-                    for block, curve in own.sort_values("epoch").groupby("block")
+                    [block, [_short(scale * x, 4) for x in own.loc[own["block"] == block, "value"]]]
+                    for block in sorted(own["block"].unique().tolist())
                 ],
             }
-        found.append({"key": measure, "name": name, "arms": arms})
+        units = [", %", ", points"] if scale == 100 else ["", ""]
+        found.append({"key": measure, "name": name, "units": units, "arms": arms})
     return found
 
 
+def _band(found: Bands, label: str, scale: float) -> dict[str, list[float | None]]:
+    own = found[found["label"] == label]
+    return {key: [_short(scale * x) for x in own[key]] for key in ("mean", "low", "high")}
+
+
 def _points(frames: Frames, times: Times | None) -> dict[str, Any]:
-    latency = {}
-    if times is not None:
-        for row in times[times["kind"] == "network"].itertuples():
-            latency[row.arm] = [_short(x) for x in (row.ratio, row.low, row.high)]
+    keys = {label: key for label, (key, _) in accuracies(frames).items()}
+    latency = {} if times is None else ratios(times, keys.values())
     arms, used = {}, set()
     for s in summarise(frames):
         if s.value is None:
             continue
-        at = {name: [s.costs[key]] for key, name in COSTS.items() if key in s.costs}
-        key = arm_key(frames.plan.arms[s.label].get("arm") or {})
-        if key in latency:
-            at[LATENCY] = latency[key]
+        at: dict[str, list[float | None]] = {
+            name: [s.costs[key]] for key, name in COSTS.items() if key in s.costs
+        }
+        if (key := keys.get(s.label)) in latency:
+            at[LATENCY] = [_short(x) for x in latency[key]]
         used |= set(at)
-        accuracies = frames.by_block(s.label, MEASURE)
+        by_block = frames.by_block(s.label, MEASURE)
         arms[s.label] = {
             "at": at,
             "value": [_percent(x) for x in (s.value.mean, s.value.low, s.value.high)],
             "n": s.value.n,
-            "blocks": [[int(block), _percent(x)] for block, x in accuracies.items()],
+            "blocks": [
+                [block, _percent(x)]
+                for block, x in zip(by_block.index.tolist(), by_block.tolist(), strict=True)
+            ],
         }
     return {"costs": [name for name in (*COSTS.values(), LATENCY) if name in used], "arms": arms}
 
@@ -94,6 +105,9 @@ def _percent(value: float | None) -> float | None:
     return None if value is None else _short(100 * value)
 
 
-def _short(value: float) -> float | None:
-    """Seven digits, which any version of numpy adds up to; nothing for what is no number."""
-    return float(f"{value:.7g}") if math.isfinite(value) else None
+def _short(value: float, digits: int = 5) -> float | None:
+    """Five digits, one more than the charts tell; nothing for what is no number.
+
+    Curves of single blocks, which are most of the page's numbers, have the four that are told.
+    """
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None

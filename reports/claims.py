@@ -3,17 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.agenda import CostVerdict, all_verdicts
+from analysis.agenda import CostVerdict, Entry
 from analysis.claim_figures import claim_figures
 from analysis.cost_figures import ratio_figure
 from analysis.figures import StudyFigure
 from analysis.frames import Frames
 from analysis.measured import ratio_table
-from analysis.numbers import scale_of
-from analysis.sentences import shown, unit_of
+from analysis.noise_tables import contrast_noise, prospect
+from analysis.numbers import cost_words, scale_of, unit_of
+from analysis.sentences import gist, pieces
+from analysis.summary import costs_of
 from analysis.table import Table
-from analysis.tables import claim_table
 from analysis.verdict import DECIDED, Verdict
+from analysis.verdict_tables import claim_table
 
 # Class of the page for a verdict, and its sign, for colour alone tells nothing.
 TONES = {
@@ -28,25 +30,39 @@ TONES = {
     "no data": ("none", "\N{EN DASH}"),
 }
 JUDGED = (*DECIDED, "in parts", "in words")
+MANY = 3  # contrasts that are easier to read as a list
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """What one study, or the log of measurements, says of a claim.
 
-    ``stem``: of its files; ``section``: where on the page its data is.
+    ``dataset``: by name, of a study; ``stem``: of its files; ``section``: where on the page its
+    data is. ``prospect``: what the declared number of blocks would find. ``table``: its numbers,
+    ``noise``: what they are made of. ``pieces``: head, contrasts and end of ``sentence``; of one
+    that is short none.
     """
 
     where: str
+    dataset: str
     stem: str
     section: str
     word: str
     short: str
     sentence: str
+    pieces: tuple[str, list[str], list[str]] | None
     declared: str
+    prospect: str
     evidence: tuple[str, ...]
     figures: tuple[StudyFigure, ...]
     table: Table | None
+    noise: Table | None = None
+
+    @property
+    def tables(self) -> list[tuple[str, Table]]:
+        """All its tables, by the names of their files."""
+        named = [(self.stem, self.table), (f"{self.stem}.noise", self.noise)]
+        return [(name, table) for name, table in named if table is not None]
 
     @property
     def tone(self) -> str:
@@ -65,6 +81,7 @@ class ClaimView:
     wording: str
     judged_by: str
     judged: tuple[Judged, ...]
+    silent: str = ""
 
     @property
     def command(self) -> str:
@@ -75,18 +92,17 @@ class ClaimView:
 
 
 def claim_views(
-    studies: Mapping[str, Frames],
-    costs: Mapping[str, CostVerdict],
+    entries: Sequence[tuple[Entry, Sequence[Verdict | CostVerdict]]], studies: Mapping[str, Frames]
 ) -> list[ClaimView]:
     """Every claim of the agenda, those without data too.
 
     Args:
+        entries: Of :func:`analysis.agenda.all_verdicts`.
         studies: By the stem of their files.
-        costs: What was measured of the claims about cost.
     """
     stems = {frames.plan.hash: stem for stem, frames in studies.items()}
     views = []
-    for entry, said in all_verdicts(studies.values(), costs):
+    for entry, said in entries:
         judged = []
         for verdict in said:
             if isinstance(verdict, Verdict):
@@ -100,6 +116,7 @@ def claim_views(
                 wording=entry.wording,
                 judged_by=entry.judged_by,
                 judged=tuple(judged),
+                silent=entry.silent,
             )
         )
     return views
@@ -108,53 +125,68 @@ def claim_views(
 def summary_line(views: Sequence[ClaimView]) -> str:
     """The answer in one sentence: how many claims are judged, and how.
 
-    A claim counts once, by the verdict that says most.
+    A claim counts once: by its verdicts, all of them where studies do not agree (to tell the one
+    alone that decides would be to choose it), otherwise by what says most.
     """
-    counts: dict[str, list[str]] = {}
-    for view in views:
-        words = [judged.word for judged in view.judged]
-        best = next((w for w in (*JUDGED, *TONES) if w in words), "no data")
-        counts.setdefault(best, []).append(view.name)
+    counts: dict[tuple[str, ...], list[str]] = {}
     told = {"no verdict": "no verdict yet", "no data": "not run (no data)"}
-    lines = [f"{', '.join(counts[w])}: {told.get(w, w)}" for w in TONES if w in counts]
-    judged = sum(len(names) for word, names in counts.items() if word in JUDGED)
-    return f"{judged} of {len(views)} claims have a verdict. {'; '.join(lines)}."
+    for view in views:
+        where: dict[str, list[str]] = {}
+        for judged in view.judged:
+            where.setdefault(judged.word, []).append(judged.dataset)
+        verdicts = [word for word in TONES if word in where and word in (*JUDGED, "inconclusive")]
+        words = verdicts or [next((word for word in TONES if word in where), "no data")]
+        apart = len(words) > 1 and len({name for word in words for name in where[word]}) > 1
+        said = [
+            told.get(word, word) + (f" ({', '.join(dict.fromkeys(where[word]))})" if apart else "")
+            for word in words
+        ]
+        counts.setdefault((words[0], " and ".join(said)), []).append(view.name)
+    order = sorted(counts, key=lambda said: list(TONES).index(said[0]))
+    lines = [f"{', '.join(counts[said])}: {said[1]}" for said in order]
+    answered = sum(len(counts[said]) for said in order if said[0] in JUDGED)
+    return f"{answered} of {len(views)} claims are answered. {'; '.join(lines)}."
 
 
 def _of_study(verdict: Verdict, frames: Frames, stem: str) -> Judged:
     claim = verdict.claim
+    costs = {x: costs_of(frames, x) for c in claim.contrasts for x in (c.arm, c.against)}
     return Judged(
         where=stem.replace(".", ", "),
-        stem=f"{stem}.{claim.name}",
+        dataset=verdict.dataset,
+        stem=f"{stem}.claim-{claim.name}",  # no table of the study is called so
         section=stem if frames.records else "",
         word=verdict.word,
         short=_short(verdict, frames),
         sentence=verdict.sentence,
+        pieces=pieces(verdict) if len(verdict.parts) >= MANY else None,
         declared=_declared(verdict, frames),
+        prospect="" if verdict.look else prospect(frames, claim),
         evidence=tuple(f"{e.what}: {e.where}" for e in claim.evidence),
         figures=tuple(claim_figures(frames, verdict)),
-        table=claim_table(verdict) if verdict.parts else None,
+        table=claim_table(verdict, costs) if verdict.parts else None,
+        noise=contrast_noise(frames, claim, verdict.look) if verdict.look else None,
     )
 
 
 def _of_costs(verdict: CostVerdict) -> Judged:
-    claim, values = verdict.claim, [ratio.value for ratio in verdict.ratios]
-    figure = ratio_figure(verdict)
-    counted = ", ".join(name.replace("_", " ") for name in claim.equal)
+    claim, figure = verdict.claim, ratio_figure(verdict)
+    counted = ", ".join(map(cost_words, claim.equal))
     declared = f"{claim.layer} against {claim.against} at inference"
-    declared += f"; equal by count: {counted}" if counted else "; a number, not a verdict"
-    declared += f"; time within {100 * claim.margin:g} %" if claim.margin else ""
+    declared += f"; equal by count: {counted}" if counted else ""
+    declared += f"; time within {100 * claim.margin:g} %" if claim.margin else ": its time, told "
+    declared += "" if claim.margin else "as a number and not judged"
     return Judged(
         where="benchmark",
+        dataset="",
         stem=f"benchmark.{claim.name}",
         section="speed",
         word=verdict.word,
-        short=f"{min(values):.2f} to {max(values):.2f} times the time of {claim.against}, "
-        f"{len(values)} case{'s' * (len(values) != 1)}"
-        if values
-        else verdict.sentence,
-        sentence=verdict.sentence if len(values) < 5 else "",
+        short=verdict.short,
+        sentence=verdict.sentence,
+        pieces=None,
         declared=f"{declared}.",
+        prospect="",
         evidence=claim.evidence,
         figures=() if figure is None else (figure,),
         table=ratio_table(verdict),
@@ -165,20 +197,13 @@ def _short(verdict: Verdict, frames: Frames) -> str:
     if verdict.word == "no data":
         return "not run"
     if verdict.look is None:
-        needed = frames.plan.looks[0]
-        labels = {x for c in verdict.claim.contrasts for x in (c.arm, c.against)}
-        have = [set(frames.by_block(label, verdict.claim.measure).index) for label in labels]
-        whole = len([block for block in set.intersection(*have) if block < needed])
+        look = frames.plan.looks[0]
+        arms = verdict.num_wanted // look
         return (
-            f"{whole} of {needed} blocks ({verdict.num_cells} of {verdict.num_wanted} trials); "
-            "judged at the declared number of blocks, not before"
+            f"{verdict.num_blocks} of {look} blocks ({verdict.num_cells} of {verdict.num_wanted} "
+            f"trials of the {arms} arms that it compares), judged when all are there"
         )
-    told = [(part, shown(part, verdict)) for part in verdict.parts]
-    numbers = [f"{part.arm} - {part.against}: {text}" for part, text in told if text]
-    if not numbers:
-        return verdict.reason or "; ".join(part.note for part in verdict.parts if part.note)
-    more = f"; and {len(numbers) - 2} more" if len(numbers) > 2 else ""
-    return f"{'; '.join(numbers[:2])}{more}"
+    return f"{verdict.look} blocks; {gist(verdict)}"
 
 
 def _declared(verdict: Verdict, frames: Frames) -> str:
@@ -187,9 +212,9 @@ def _declared(verdict: Verdict, frames: Frames) -> str:
     how = {
         "all": "every one must hold",
         "peers": "every peer must be beaten",
-        "parts": "each is told for itself",
+        "parts": "each is told apart, by intervals that hold together",
     }[claim.combine]
-    fewer = f"; {claim.fewer.replace('_', ' ')} must be fewer" if claim.fewer else ""
+    fewer = f"; {cost_words(claim.fewer)} must be fewer" if claim.fewer else ""
     return (
         f"Declared before the run: {number} contrast{'s' * (number != 1)} in "
         f"{claim.measure.replace('_', ' ')}, direction {claim.direction}, {how}{fewer}; margin "

@@ -55,9 +55,13 @@ def setting(plan: Plan) -> Setting:
     return Setting(held=[(name, value) for name, value in held if value], arms=arms)
 
 
-def dataset(plan: Plan) -> str:
-    """Name of the data set of ``plan``."""
-    return (plan.arms[plan.baseline].get("data") or {}).get("name", "data")
+def brief(plan: Plan) -> str:
+    """Size of the baseline's network, and epochs: ``ResNet, depth 8, width 8; 2 epochs``."""
+    baseline = plan.arms[plan.baseline]
+    size = {k: v for k, v in _network(baseline).items() if k in ("", "depth", "width")}
+    network = ", ".join(f"{k} {v}".strip() for k, v in size.items())
+    epochs = (baseline.get("recipe") or {}).get("epochs")
+    return network if epochs is None else f"{network}; {epochs} epoch{'s' * (epochs != 1)}"
 
 
 def origin(frames: Frames) -> Facts:

@@ -38,14 +38,19 @@ function drawing(link) {
   copy.setAttribute("width", `${width}pt`);
   copy.setAttribute("height", `${height}pt`);
   const letters = document.createElementNS("http://www.w3.org/2000/svg", "defs");
-  const used = [...copy.querySelectorAll("use")].map((use) => use.getAttribute("xlink:href").slice(1));
-  for (const id of new Set(used)) {
-    const letter = document.querySelector(`#glyphs [id="${id}"]`);
-    if (letter) letters.append(letter.cloneNode(true));
+  const uses = (element) => [...element.querySelectorAll("use")].map((use) => use.getAttribute("href").slice(1));
+  const used = new Set(uses(copy)); // a set grows while it is walked: words, then their letters
+  for (const id of used) {
+    const part = document.querySelector(`#shared [id="${id}"]`);
+    if (!part) continue;
+    letters.append(part.cloneNode(true));
+    uses(part).forEach((letter) => used.add(letter));
   }
-  copy.prepend(letters);
+  copy.prepend(document.querySelector("#shared style").cloneNode(true), letters);
   const colours = JSON.parse(document.getElementById("light-colours").textContent);
-  const text = new XMLSerializer().serializeToString(copy).replace(/var\((--[a-z0-9]+)\)/g, (_, name) => colours[name]);
+  const text = new XMLSerializer().serializeToString(copy)
+    .replace(/var\((--[a-z0-9]+)\)/g, (_, name) => colours[name])
+    .replace(/ href="#/g, ' xlink:href="#'); // older programs know no other
   return { blob: new Blob([text], { type: "image/svg+xml" }), width, height };
 }
 

@@ -1,6 +1,5 @@
 """The page: templates, style and scripts of this folder, and what is shown, made one file."""
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,17 +9,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from analysis.table import Table
 from records.plan import Plan
 from reports.claims import ClaimView, summary_line
-from reports.markup import (
-    Glyphs,
-    as_json,
-    data_link,
-    inline,
-    light_colours,
-    minus,
-    results_first,
-    short,
-    sort_value,
-)
+from reports.drawings import Shared, inline, light_colours
+from reports.markup import as_json, data_link, minus, results_first, sort_value
 from reports.sections import Section, Speed
 
 HERE = Path(__file__).parent
@@ -44,14 +34,14 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    glyphs = Glyphs()
+    shared = Shared()
     environment.filters.update(
         as_json=as_json,
         data_link=data_link,
-        inline=partial(inline, glyphs=glyphs),
+        inline=partial(inline, shared=shared),
         minus=minus,
         results_first=results_first,
-        short=short,
+        short=shared.short,
         sort_value=sort_value,
     )
     text = environment.get_template("page.html.j2").render(
@@ -66,14 +56,9 @@ def page(
         scripts=[_asset("charts.js"), _asset("page.js")],
         library=LIBRARY.read_text(encoding="utf-8"),
         light_colours=light_colours(),
-        glyphs=glyphs,
+        shared=shared,
     )
     return text.encode()
-
-
-def without_drawings(page: bytes) -> bytes:
-    """``page`` without its drawings, whose bytes depend on versions of packages."""
-    return re.sub(rb'<svg (?:role="img"|id="glyphs").*?</svg>', b"", page, flags=re.DOTALL)
 
 
 def _asset(name: str) -> str:

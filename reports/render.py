@@ -2,29 +2,35 @@
 
 import hashlib
 import json
+import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from analysis.agenda import all_verdicts
 from analysis.drawing import versions
 from analysis.figures import StudyFigure
-from analysis.frames import study_frames
-from analysis.latency import benchmark_frame
+from analysis.frames import Frames, study_frames
 from analysis.measured import cost_verdicts
+from analysis.summary import dataset, num_test
 from analysis.table import Table
-from analysis.tables import agenda_table
+from analysis.verdict import Verdict
+from analysis.verdict_tables import agenda_table
+from analysis.verdicts import verdicts
 from records.benchmark import Measurement, read
 from records.canonical import digest
 from records.plan import Plan
 from records.store import Store
-from reports import origin
 from reports.claims import ClaimView, claim_views
-from reports.page import GENERATOR as GENERATOR
 from reports.page import page
-from reports.page import without_drawings as without_drawings
+from reports.readme import texts
 from reports.sections import Section, Speed, speed_section, study_section
 
 PAGE, MANIFEST, LOG = "index.html", "manifest.json", "benchmark.jsonl"
@@ -32,10 +38,14 @@ PAGE, MANIFEST, LOG = "index.html", "manifest.json", "benchmark.jsonl"
 
 @dataclass(frozen=True)
 class Report:
-    """``files``: bytes by path below the folder of the report. ``tables``: for the terminal."""
+    """``files``: bytes by path below the folder of the report. ``tables``: for the terminal.
+
+    ``readme``: what README.md says of it, by place.
+    """
 
     files: dict[str, bytes]
     tables: list[Table]
+    readme: dict[str, str]
 
 
 def render(store: Store) -> Report:
@@ -49,16 +59,18 @@ def render(store: Store) -> Report:
         raise ValueError(
             f"no plan in {str(store.root)!r}; `python -m ablations run` makes one, and records"
         )
-    measurements = _measurements(Path(store.root) / LOG)
-    frames = [study_frames(plan, store) for plan in plans]
-    studies = dict(zip(_stems(plans), frames, strict=True))
-    times, speed = benchmark_frame(measurements), speed_section(measurements)
-    begun = {stem: f for stem, f in studies.items() if f.records}
-    sections = [study_section(f, stem, times) for stem, f in begun.items()]
-    sections.sort(key=lambda s: (s.plan.name, -s.num_trials, s.stem))
-    costs = cost_verdicts(measurements)
-    views = claim_views(studies, costs)
-    claims = agenda_table(frames, costs)
+    found = [study_frames(plan, store) for plan in plans]
+    studies = dict(sorted(zip(_stems(plans), found, strict=True), key=_rank))
+    frames = list(studies.values())
+    speed = speed_section(_measurements(Path(store.root) / LOG))
+    judged = {stem: verdicts(f) for stem, f in studies.items()}
+    sections = _sections(
+        [(f, stem, judged[stem], speed) for stem, f in studies.items() if f.records]
+    )
+    entries = all_verdicts(
+        chain.from_iterable(judged.values()), {} if speed is None else cost_verdicts(speed.times)
+    )
+    views, claims = claim_views(entries, studies), agenda_table(entries, plans)
     files: dict[str, bytes] = dict(_table_files("claims", claims))
     for name, table in _tables(sections, views, speed):
         files |= dict(_table_files(name, table))
@@ -69,7 +81,26 @@ def render(store: Store) -> Report:
     waiting = [f.plan for f in frames if not f.records]
     files[PAGE] = page(views=views, sections=sections, speed=speed, waiting=waiting, claims=claims)
     files[MANIFEST] = _manifest(files, figures)
-    return Report(files, [claims, *(section.table for section in sections)])
+    tables = [claims, *(section.table for section in sections)]
+    return Report(files, tables, texts(views, sections))
+
+
+def _sections(
+    studies: Sequence[tuple[Frames, str, Sequence[Verdict], Speed | None]],
+) -> list[Section]:
+    """The section of each study. They share nothing, and to draw them is most of the work: where
+    processes can be forked, each core draws some of them."""
+    cores = min(len(studies), os.cpu_count() or 1)
+    if cores < 2 or sys.platform != "linux":
+        return [study_section(*study) for study in studies]
+    with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as pool:
+        return list(pool.map(study_section, *zip(*studies, strict=True)))
+
+
+def _rank(study: tuple[str, Frames]) -> tuple[str, int, int, str]:
+    """Of several settings of a study the one first that tells most: by its test set, by trials."""
+    stem, frames = study
+    return frames.plan.name, -num_test(frames.plan), -len(frames.records), stem
 
 
 def _measurements(path: Path) -> list[Measurement]:
@@ -79,7 +110,7 @@ def _measurements(path: Path) -> list[Measurement]:
 def _stems(plans: list[Plan]) -> list[str]:
     """Names of the files of each plan: short, and with its hash where that is not enough."""
     short = [
-        ".".join(re.sub(r"\W+", "_", part) for part in (p.name, p.preset, origin.dataset(p)))
+        ".".join(re.sub(r"\W+", "_", part) for part in (p.name, p.preset, dataset(p)))
         for p in plans
     ]
     counts = Counter(short)
@@ -92,8 +123,7 @@ def _tables(
     for section in sections:
         yield from ((f"{section.stem}{name}", table) for name, table in section.tables)
     for judged in (judged for view in views for judged in view.judged):
-        if judged.table is not None:
-            yield judged.stem, judged.table
+        yield from judged.tables
     if speed is not None:
         yield "benchmark", speed.table
 
