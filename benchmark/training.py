@@ -26,10 +26,14 @@ from overconv.timing import interleaved
 
 BATCH = 32
 # Each has layers and images of its own: where these happen to lie in memory makes the same step up
-# to 10 % slower or faster. So a ratio is the median over instances, each the ratio of least times;
-# one so near to one takes three times as many before it is told.
-_INSTANCES = 5
+# to 10 % slower or faster. So a ratio is the median over instances, each the ratio of least times.
+_INSTANCES = 6  # fewer give no interval of a median
+# One so near to one takes more of them, until its median is known to within so much. Stopping by
+# the width of the interval, and not by where it lies, favours no answer.
 _NEAR_ONE = (0.9, 1.1)
+_WIDTH = 0.02
+_MOST_INSTANCES = 60
+_CONFIDENCE = 0.95
 
 
 class TimmCondConv(nn.Module):
@@ -96,21 +100,39 @@ def measure(*, seconds: float = 0.2, pairs: Any = PAIRS) -> dict[str, Any]:
     return record("python -m benchmark training", rows, batch=BATCH, peak_mib_of_the_run=peak)
 
 
-def _ratio(best: dict[str, list[float]], side: str) -> float:
-    pairs = zip(best[side], best["theirs"], strict=True)
-    return statistics.median(ours / theirs for ours, theirs in pairs)
+def _ratios(best: dict[str, list[float]], side: str) -> list[float]:
+    return [ours / theirs for ours, theirs in zip(best[side], best["theirs"], strict=True)]
 
 
-def _is_near_one(best: dict[str, list[float]]) -> bool:
-    low, high = _NEAR_ONE
-    return any(low < _ratio(best, side) < high for side in ("ours", "planned"))
+def median_interval(values: list[float], confidence: float = _CONFIDENCE) -> tuple[float, float]:
+    """Interval of the median that is exact whatever the distribution; infinite if too few.
+
+    Of n independent values the k-th smallest lies above their median with the probability that
+    fewer than k of n tossed coins fall; k is the largest for which it is half of the error or less.
+    """
+    ordered, n = sorted(values), len(values)
+    k, chance = 0, 0.5**n
+    while chance <= (1 - confidence) / 2:
+        k += 1
+        chance += math.comb(n, k) * 0.5**n
+    return (ordered[k - 1], ordered[n - k]) if k else (-math.inf, math.inf)
+
+
+def _is_told(best: dict[str, list[float]]) -> bool:
+    """Whether both ratios are far from one, or known well enough."""
+    for side in ("ours", "planned"):
+        ratios = _ratios(best, side)
+        low, high = median_interval(ratios)
+        if _NEAR_ONE[0] < statistics.median(ratios) < _NEAR_ONE[1] and high - low > _WIDTH:
+            return False
+    return True
 
 
 def _row(name: str, ours: Any, theirs: Any, shape: Shape, seconds: float) -> dict[str, Any]:
     torch.manual_seed(0)
     best: dict[str, list[float]] = {"ours": [], "planned": [], "theirs": []}
-    for instance in range(3 * _INSTANCES):
-        if instance == _INSTANCES and not _is_near_one(best):
+    for instance in range(_MOST_INSTANCES):
+        if instance >= _INSTANCES and _is_told(best):
             break
         x = torch.randn(BATCH, shape.in_channels, shape.image, shape.image)
         # Which is built first decides which finds the better place.
@@ -127,8 +149,10 @@ def _row(name: str, ours: Any, theirs: Any, shape: Shape, seconds: float) -> dic
         "network": shape.network,
         "shape": str(shape),
         "kind": shape.kind,
-        "ratio": _ratio(best, "ours"),
-        "ratio_planned": _ratio(best, "planned"),
+        "ratio": statistics.median(_ratios(best, "ours")),
+        "ratio_planned": statistics.median(_ratios(best, "planned")),
+        "interval": median_interval(_ratios(best, "ours")),
+        "interval_planned": median_interval(_ratios(best, "planned")),
         "instances": len(best["theirs"]),
         "form": plan.choices[0].form,
         "milliseconds": {side: 1e3 * min(values) for side, values in best.items()},
@@ -206,20 +230,29 @@ def text(found: dict[str, Any]) -> str:
         "planned forms",
         "MiB held, default, planned / baseline",
     ]
-    same = [
-        row["ratio_planned"] / row["ratio"]
-        for row in found["rows"]
-        if row["pair"].startswith("CondConv2d") and row["form"] == "weights"
-    ]
-    if not same:
-        return markdown(columns, lines)
-    low, middle, high = min(same), statistics.median(same), max(same)
+    return markdown(columns, lines) + f"\n{_note(found['rows'])}\n"
+
+
+def _note(rows: list[dict[str, Any]]) -> str:
+    """How the ratios are to be read, and of each pair the one that is least in our favour."""
     note = (
-        "Time: geometric mean (least to most) over the shapes. Where the plan keeps the default "
-        f"form, both columns time one and the same layer: they differ by {low:.2f} to {high:.2f}, "
-        f"{middle:.2f} in the median, which is what this table resolves."
+        "Time: geometric mean (least to most) over the shapes. Each ratio is a median over "
+        f"{min(row['instances'] for row in rows)} to {max(row['instances'] for row in rows)} "
+        "instances, since where a layer lies in memory changes its time by up to a tenth; near to "
+        f"one there are as many as its {_CONFIDENCE:.0%} interval needs to be {_WIDTH} wide, "
+        f"{_MOST_INSTANCES} at most. Against timm's layer the slowest:"
     )
-    return markdown(columns, lines) + f"\n{note}\n"
+    slowest = []
+    for pair in dict.fromkeys(row["pair"] for row in rows if row["pair"].endswith("timm's")):
+        for side, words in (("", "by default"), ("_planned", "planned")):
+            row = max((r for r in rows if r["pair"] == pair), key=lambda r: r[f"ratio{side}"])
+            low, high = row[f"interval{side}"]
+            name = pair.split(" /")[0]
+            slowest.append(
+                f"{name}, {words}: {row[f'ratio{side}']:.3f} ({low:.3f} to {high:.3f}), "
+                f"{row['shape']}"
+            )
+    return f"{note} {'; '.join(slowest)}."
 
 
 def _summary(ratios: list[float]) -> str:
