@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from benchmark.loop import measure
 from benchmark.readme import README, filled
-from benchmark.tables import FOLDER, load, save
+from benchmark.tables import FOLDER, load, save, with_other_machines
 
 # What each table holds; a module of that name measures it and puts it into words.
 TABLES = {
@@ -27,6 +27,9 @@ TABLES = {
     "surgery": "networks of torchvision and timm, replaced and deployed",
     "training": "time of a training step, layer by layer, against timm's layer and the plain one",
 }
+
+# Those of times against another network's keep the record of each kind of processor.
+BY_MACHINE = ("inference",)
 
 # Modules that add their own arguments and run by themselves.
 COMMANDS = ("costs", "operators", "models", "gate", "gate_trials")
@@ -106,7 +109,13 @@ def _loop(options: argparse.Namespace) -> int:
 
 def _table(options: argparse.Namespace) -> int:
     module = _module(options.table)
-    found = load(options.table, options.out) if options.text_only else module.measure()
+    if options.text_only:
+        found = load(options.table, options.out)
+    else:
+        found = module.measure()
+        if options.table in BY_MACHINE:
+            there = (options.out / f"{options.table}.json").exists()
+            found = with_other_machines(found, load(options.table, options.out) if there else None)
     text = module.text(found)
     path = save(options.table, found, text, options.out)
     print(text)

@@ -4,6 +4,7 @@ Torchvision's MobileNetV2 with some of its convolutions replaced, deployed by
 :func:`overconv.surgery.to_inference` (the plain network too) and planned by measured time.
 """
 
+import statistics
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 import torchvision
 from torch import nn
 
+from benchmark.medians import median_interval
 from benchmark.tables import markdown, record
 from benchmark.variants import layers, moved_statistics
 from overconv.forms import plan_forms
@@ -43,6 +45,9 @@ DYNAMIC: dict[str, tuple[Any, str]] = {
 }
 # At once no more networks than this, so that one round is short beside what disturbs a machine.
 _AT_ONCE = 3
+# Where the weights of a network lie in memory changes its time by some percent, so that a ratio is
+# the median over as many copies; fewer give it no interval.
+_INSTANCES = 6
 
 
 def folding_layers() -> dict[str, tuple[Any, str]]:
@@ -52,7 +57,10 @@ def folding_layers() -> dict[str, tuple[Any, str]]:
 
 
 def measure(*, seconds: float = 30.0, image: int = 224, batch: int = 1) -> dict[str, Any]:
-    """Time each network against the plain one, one thread, ``seconds`` for each few of them."""
+    """Time each network against the plain one, one thread, ``seconds`` for each few of them.
+
+    A ratio is the median over copies of all networks of that of their least times.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = moved_statistics(torchvision.models.mobilenet_v2().eval())
@@ -67,22 +75,22 @@ def measure(*, seconds: float = 30.0, image: int = 224, batch: int = 1) -> dict[
             networks[name] = _deployed(model, layer, where, x)
         with torch.inference_mode():
             expected = plain(x)
-            calls = {name: partial(planned, x) for name, (planned, _) in networks.items()}
-            for name, call in calls.items():  # nothing is timed before it is right
-                difference = float((call() - expected).abs().max() / expected.abs().max())
+            for name, (planned, _) in networks.items():  # nothing is timed before it is right
+                difference = float((planned(x) - expected).abs().max() / expected.abs().max())
                 assert difference < 1e-3, f"{name} computes something else, by {difference:.1e}"
-            calls["plain"] = partial(plain, x)
-            samples = interleaved(calls, rounds=1000, seconds=seconds)
-        best = {name: min(times) for name, times in samples.items()}
+            alternatives = {name: planned for name, (planned, _) in networks.items()}
+            times = _least_times({"plain": plain, **alternatives}, x, seconds)
         for name, (planned, left) in networks.items():
+            ratios = [own / other for own, other in zip(times[name], times["plain"], strict=True)]
             rows.append(
                 {
                     "layer": name,
                     "where": chosen[name][1],
-                    "ratio": best[name] / best["plain"],
-                    "milliseconds": 1e3 * best[name],
-                    "milliseconds_plain": 1e3 * best["plain"],
-                    "samples": len(samples[name]),
+                    "ratio": statistics.median(ratios),
+                    "interval": median_interval(ratios),
+                    "instances": len(ratios),
+                    "milliseconds": 1e3 * min(times[name]),
+                    "milliseconds_plain": 1e3 * min(times["plain"]),
                     "parameters": sum(p.numel() for p in planned.parameters()),
                     "norms_left": left,
                     "graph_is_plain": _same_graph(planned, plain),
@@ -97,7 +105,27 @@ def measure(*, seconds: float = 30.0, image: int = 224, batch: int = 1) -> dict[
         image=image,
         batch=batch,
         parameters_plain=sum(p.numel() for p in plain.parameters()),
+        gigabytes_a_second=_read_speed(),
     )
+
+
+def _read_speed(megabytes: int = 100) -> float:
+    """Gigabytes a second that one thread reads of a tensor too large for a core's own cache."""
+    values = torch.ones(megabytes * 10**6 // 4)
+    return megabytes / 1e3 / min(interleaved({"sum": values.sum}, rounds=30)["sum"])
+
+
+def _least_times(
+    networks: dict[str, nn.Module], x: torch.Tensor, seconds: float
+) -> dict[str, list[float]]:
+    """Least seconds of a call of each network, for each of some copies of all of them."""
+    best: dict[str, list[float]] = {name: [] for name in networks}
+    for _ in range(_INSTANCES):
+        calls = {name: partial(deepcopy(network), x) for name, network in networks.items()}
+        timed = interleaved(calls, rounds=1000, seconds=seconds / _INSTANCES)
+        for name, samples in timed.items():
+            best[name].append(min(samples))
+    return best
 
 
 def _deployed(model: nn.Module, layer: Any, where: str, x: torch.Tensor) -> tuple[nn.Module, int]:
@@ -145,20 +173,52 @@ def _forms(model: nn.Module) -> dict[str, int]:
 
 
 def text(found: dict[str, Any]) -> str:
-    """The table: ratio of time to the plain network, parameters, and the forms that were chosen."""
-    lines = [
-        [
-            row["layer"],
-            row["where"],
-            f"{row['ratio']:.2f}",
-            f"{row['parameters'] / 1e6:.2f}",
-            "the plain network" if row["graph_is_plain"] else _listed(row["forms"]),
-        ]
-        for row in found["rows"]
-    ]
+    """The table: parameters, and for each processor the ratio of time to the plain network and the
+    forms that were chosen there."""
+    records = sorted([found, *found["others"]], key=_processor)
+    rows = [{row["layer"]: row for row in record["rows"]} for record in records]
+    lines = []
+    for row in found["rows"]:
+        there = [of.get(row["layer"]) for of in rows]
+        lines.append(
+            [
+                row["layer"],
+                row["where"],
+                f"{row['parameters'] / 1e6:.2f}",
+                *("-" if r is None else _ratio(r) for r in there),
+                *("-" if r is None else _deployed_as(r) for r in there),
+            ]
+        )
     plain = f"{found['parameters_plain'] / 1e6:.2f}"
-    columns = ["layer", "replaced", "time / plain", f"M parameters ({plain} plain)", "deployed as"]
-    return markdown(columns, lines)
+    columns = ["layer", "replaced", f"M parameters ({plain} plain)"]
+    for what in ("time / plain", "deployed as"):
+        columns += [f"{what}, {_processor(record)}" for record in records]
+    speeds = [
+        f"{record['gigabytes_a_second']:.0f} GB/s on the {_processor(record)}"
+        for record in records
+        if "gigabytes_a_second" in record
+    ]
+    note = (
+        "At one image, layers that mix several kernels wait for these to be read from memory, "
+        f"which one thread does at {' and at '.join(speeds)}."
+    )
+    return markdown(columns, lines) + (f"\n{note}\n" if speeds else "")
+
+
+def _processor(record: dict[str, Any]) -> str:
+    return record["environment"]["processor"]
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    """With its interval, which a record of one copy lacks."""
+    if "interval" not in row:
+        return f"{row['ratio']:.2f}"
+    low, high = row["interval"]
+    return f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _deployed_as(row: dict[str, Any]) -> str:
+    return "the plain network" if row["graph_is_plain"] else _listed(row["forms"])
 
 
 def _listed(forms: dict[str, int]) -> str:

@@ -31,9 +31,11 @@ def filled(readme: str, texts: Mapping[str, Text], folder: Path = FOLDER) -> str
         record = name.removesuffix("-short")
         found = load(record, folder)
         environment = found["environment"]
+        records = [found, *found.get("others", [])]
+        processors = " and ".join(sorted(one["environment"]["processor"] for one in records))
         origin = (
             f"*`{found['command']}`, torch {environment['torch']}, {environment['threads']} thread,"
-            f" {environment['processor']}: `benchmark/tables/{record}.json`.*"
+            f" {processors}: `benchmark/tables/{record}.json`.*"
         )
         return f"{place[1]}{texts[name](found).strip()}\n\n{origin}\n{place[3]}"
 

@@ -22,6 +22,18 @@ def record(command: str, rows: Sequence[dict[str, Any]], **more: Any) -> dict[st
     return {"command": command, **more, "environment": environment, "rows": list(rows)}
 
 
+def with_other_machines(found: dict[str, Any], committed: dict[str, Any] | None) -> dict[str, Any]:
+    """``found``, and under ``"others"`` what is committed of other kinds of processor.
+
+    A ratio of times depends on the processor, so what one measures does not replace what another
+    did; a newer record of the same kind does.
+    """
+    kept = [] if committed is None else [committed, *committed.get("others", [])]
+    here = found["environment"]["processor"]
+    others = [{k: v for k, v in record.items() if k != "others"} for record in kept]
+    return {**found, "others": [o for o in others if o["environment"]["processor"] != here]}
+
+
 def machine() -> dict[str, Any]:
     """Facts of this one, but for its name: what is stored may be published."""
     return {name: value for name, value in facts().items() if name != "host"}

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark.medians import CONFIDENCE, median_interval
 from benchmark.shapes import Shape, shapes_of
 from benchmark.tables import markdown, record
 from overconv.forms import make_plan
@@ -30,10 +31,9 @@ BATCH = 32
 _INSTANCES = 6  # fewer give no interval of a median
 # One so near to one takes more of them, until its median is known to within so much. Stopping by
 # the width of the interval, and not by where it lies, favours no answer.
-_NEAR_ONE = (0.9, 1.1)
+_NEAR_ONE = (0.97, 1.05)
 _WIDTH = 0.02
-_MOST_INSTANCES = 60
-_CONFIDENCE = 0.95
+_MOST_INSTANCES = 36
 
 
 class TimmCondConv(nn.Module):
@@ -102,20 +102,6 @@ def measure(*, seconds: float = 0.2, pairs: Any = PAIRS) -> dict[str, Any]:
 
 def _ratios(best: dict[str, list[float]], side: str) -> list[float]:
     return [ours / theirs for ours, theirs in zip(best[side], best["theirs"], strict=True)]
-
-
-def median_interval(values: list[float], confidence: float = _CONFIDENCE) -> tuple[float, float]:
-    """Interval of the median that is exact whatever the distribution; infinite if too few.
-
-    Of n independent values the k-th smallest lies above their median with the probability that
-    fewer than k of n tossed coins fall; k is the largest for which it is half of the error or less.
-    """
-    ordered, n = sorted(values), len(values)
-    k, chance = 0, 0.5**n
-    while chance <= (1 - confidence) / 2:
-        k += 1
-        chance += math.comb(n, k) * 0.5**n
-    return (ordered[k - 1], ordered[n - k]) if k else (-math.inf, math.inf)
 
 
 def _is_told(best: dict[str, list[float]]) -> bool:
@@ -239,7 +225,7 @@ def _note(rows: list[dict[str, Any]]) -> str:
         "Time: geometric mean (least to most) over the shapes. Each ratio is a median over "
         f"{min(row['instances'] for row in rows)} to {max(row['instances'] for row in rows)} "
         "instances, since where a layer lies in memory changes its time by up to a tenth; near to "
-        f"one there are as many as its {_CONFIDENCE:.0%} interval needs to be {_WIDTH} wide, "
+        f"one there are as many as its {CONFIDENCE:.0%} interval needs to be {_WIDTH} wide, "
         f"{_MOST_INSTANCES} at most. Against timm's layer the slowest:"
     )
     slowest = []
