@@ -159,10 +159,12 @@ def draw_slopes(axes: Axes, contrast: Contrast, pair: np.ndarray) -> None:
     axes.plot([0, 1], pair.mean(axis=0), "-", color=INK, lw=2.0, zorder=3)
     axes.set_xlim(-0.25, 1.25)
     axes.set_xticks([0, 1], ["", ""])
+    # Some 26 characters of size 7 fit below a panel.
+    size = 7 * min(1, 26 / len(contrast.against + contrast.arm))
     for corner, name in enumerate((contrast.against, contrast.arm)):
         axes.annotate(  # in the corners: long names stay below their own panel
             name, (corner, 0), xycoords="axes fraction", xytext=(0, -4),
-            textcoords="offset points", ha=("left", "right")[corner], va="top", fontsize=7,
+            textcoords="offset points", ha=("left", "right")[corner], va="top", fontsize=size,
             color=INK, annotation_clip=False,
         )  # fmt: skip
     axes.grid(axis="x", visible=False)

@@ -9,9 +9,11 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
+from analysis.frames import study_frames
 from analysis.noise_tables import contrast_noise, design_table, noise_table, prospect
 from analysis.summary import whole_blocks
 from records.claim import Claim, Contrast
+from records.store import Store
 
 
 def claim(**changes) -> Claim:
@@ -156,3 +158,31 @@ def test_without_two_whole_blocks_there_is_no_design(frames_of):
     assert design_table(frames_of({"plain": [0.8], "gated-1": [0.9]})) is None
     equal = {"plain": [0.8, 0.7], "gated-1": [0.9, 0.8]}
     assert design_table(frames_of(equal, name="equal")) is None, "there is no noise to plan by"
+
+
+def test_what_another_stratum_gave_of_the_same_trials_is_told(tmp_path, made):
+    """Here - there: +10, -30 and +20 points; a trial that only one of them has says nothing."""
+    plan, store = made.make_plan(("plain", "gated-1")), Store(tmp_path)
+    elsewhere = {**made.ENVIRONMENT, "probe": "other"}
+    for label, block, accuracy, environment in [
+        ("plain", 0, 0.6, made.ENVIRONMENT),
+        ("gated-1", 0, 0.7, made.ENVIRONMENT),
+        ("plain", 0, 0.5, elsewhere),
+        ("plain", 1, 0.4, made.ENVIRONMENT),
+        ("gated-1", 1, 0.9, made.ENVIRONMENT),
+        ("plain", 1, 0.7, elsewhere),
+        ("gated-1", 2, 0.8, made.ENVIRONMENT),
+        ("plain", 2, 0.7, made.ENVIRONMENT),
+        ("gated-1", 2, 0.6, elsewhere),
+        ("plain", 3, 0.9, elsewhere),
+    ]:
+        store.publish(made.make_record(plan, label, block, accuracy, environment=environment))
+    notes = " ".join(noise_table(study_frames(plan, store)).footnotes)
+    spread = np.std([10, -30, 20], ddof=1)
+    assert "were 3 of these trials" in notes
+    assert f"by {spread:.2f} points (standard deviation), 0.00 in the mean" in notes
+
+
+def test_of_one_stratum_nothing_is_said_of_rounding(frames_of, made):
+    table = noise_table(frames_of(made.realistic(4)))
+    assert "another stratum" not in " ".join(table.footnotes)
