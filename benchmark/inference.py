@@ -199,8 +199,8 @@ def text(found: dict[str, Any]) -> str:
         if "gigabytes_a_second" in record
     ]
     note = (
-        "At one image, layers that mix several kernels wait for these to be read from memory, "
-        f"which one thread does at {' and at '.join(speeds)}."
+        "At one image, layers that mix several kernels read all of them from memory; one thread "
+        f"reads {' and '.join(speeds)}."
     )
     return markdown(columns, lines) + (f"\n{note}\n" if speeds else "")
 

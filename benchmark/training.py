@@ -215,7 +215,7 @@ def text(found: dict[str, Any]) -> str:
         "planned forms",
         "MiB held, default, planned / baseline",
     ]
-    return markdown(columns, lines) + f"\n{_note(found['rows'])}\n"
+    return markdown(columns, lines) + f"\n{_note(found['rows'])}{found.get('remark', '')}\n"
 
 
 def _note(rows: list[dict[str, Any]]) -> str:
