@@ -30,6 +30,11 @@ function curvesOf(measure, arm, baseline, less) {
   return [arm.less, blocks];
 }
 
+// The upper or the lower end of each interval.
+function ends(whole, sign) {
+  return whole.mean.map((y, i) => y + sign * whole.half[i]);
+}
+
 function curveTraces(data, measure, { blocks: seeds, band, less }) {
   const traces = [];
   data.arms.forEach(([label, options], index) => {
@@ -50,17 +55,17 @@ function curveTraces(data, measure, { blocks: seeds, band, less }) {
       }
     }
     const epochs = whole.mean.map((_, i) => i + 1);
-    if (band && epochs.length && whole.low.every((x) => x !== null)) {
+    if (band && epochs.length && whole.half.every((x) => x !== null)) {
       traces.push({
         ...group, showlegend: false, mode: "lines", hoverinfo: "skip", x: [...epochs, ...epochs.slice().reverse()],
-        y: [...whole.high, ...whole.low.slice().reverse()], fill: "toself", fillcolor: `${ink}22`, line: { width: 0 },
+        y: [...ends(whole, 1), ...ends(whole, -1).reverse()], fill: "toself", fillcolor: `${ink}22`, line: { width: 0 },
       });
     }
     traces.push({
       ...group, mode: "lines+markers", x: epochs, y: whole.mean, line: { color: ink, width: 2.2, dash }, marker: { size: 4, color: ink },
       hoverinfo: "text",
       hovertext: whole.mean.map((y, i) => {
-        const bounds = whole.low[i] === null ? "" : `<br>95 %: ${number(whole.low[i])} to ${number(whole.high[i])}`;
+        const bounds = whole.half[i] === null ? "" : `<br>95 %: ${number(y - whole.half[i])} to ${number(y + whole.half[i])}`;
         return `<b>${plain(name)}</b>, epoch ${i + 1}: ${number(y)}${bounds}${about}`;
       }),
     });

@@ -71,8 +71,13 @@ def _curves(frames: Frames) -> list[dict[str, Any]]:
 
 
 def _band(found: Bands, label: str, scale: float) -> dict[str, list[float | None]]:
+    """The mean, and how far its interval reaches to either side, which is equally far."""
     own = found[found["label"] == label]
-    return {key: [_short(scale * x) for x in own[key]] for key in ("mean", "low", "high")}
+    half = (own["high"] - own["low"]) / 2
+    return {
+        "mean": [_short(scale * x) for x in own["mean"]],
+        "half": [_short(scale * x, 4) for x in half],
+    }
 
 
 def _points(frames: Frames, times: Times | None) -> dict[str, Any]:

@@ -123,8 +123,10 @@ def _tight(path: str) -> str:
     'M10.1-5L3 0z'
     """
     words = path.split()
-    if len(words) >= 3 * LONG and set(words[::3]) == {"M", "L"}:
-        return _stepwise(words)
+    end = "z" if words[-1:] == ["z"] and words.count("M") == 1 else ""  # the rim of a band
+    lines = words[:-1] if end else words
+    if len(lines) >= 3 * LONG and set(lines[::3]) == {"M", "L"}:
+        return _stepwise(lines) + end
     return re.sub(r" ?([A-Za-z]) ?| (?=-)", r"\1", " ".join(words))
 
 

@@ -44,11 +44,12 @@ def texts(views: Sequence[ClaimView], sections: Sequence[Section]) -> dict[str, 
 
 
 def _picture(sections: Sequence[Section]) -> str:
-    """The costs of the study with the most blocks; of several the one with the largest test."""
+    """The costs of the study with the most blocks; of several that with the largest test, and of
+    these that with the fewest arms, which is the easiest to read."""
     drawn = [s for s in sections if any(figure.name == "costs" for figure in s.figures)]
     if not drawn:
         return "*Nothing is recorded yet.*"
-    s = max(drawn, key=lambda s: (s.num_blocks, num_test(s.plan), s.num_trials))
+    s = max(drawn, key=lambda s: (s.num_blocks, num_test(s.plan), -len(s.plan.arms)))
     few = (
         f" {_number(s.num_blocks, 'block')} cannot decide anything."
         if s.num_blocks < FEWEST_BLOCKS

@@ -357,7 +357,8 @@ def test_inference_equals_eval(layer, x):
     deployed = to_inference(model)
     assert model.training
     assert not any(module.training for module in deployed.modules())
-    torch.testing.assert_close(deployed(x), model.eval()(x), rtol=0, atol=1e-10)
+    # Behind random norms outputs reach 1e5, where 1e-10 is less than what rounding moves.
+    torch.testing.assert_close(deployed(x), model.eval()(x), rtol=1e-14, atol=1e-10)
     assert not any(isinstance(module, MAConv2d) for module in deployed.modules())
 
 
