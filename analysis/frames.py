@@ -1,6 +1,7 @@
 """What was recorded for a plan, as tidy tables: one row a trial, one row a point of a curve."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -67,8 +68,8 @@ class Frames:
         return {str(label): rows for label, rows in self.cells.groupby("label", sort=False)}
 
 
-def study_frames(plan: Plan, store: Store) -> Frames:
-    """The trials of ``plan`` that ``store`` holds.
+def study_frames(plan: Plan, store: Store, records: Sequence[Record] | None = None) -> Frames:
+    """The trials of ``plan`` that ``store`` holds; ``records``: all of its, where they are read.
 
     A block is the trials that share a split, a start and an order of data; its trials are
     compared with each other, so all come from one stratum, the block's owner, and what another
@@ -81,14 +82,14 @@ def study_frames(plan: Plan, store: Store) -> Frames:
     for label in plan.arms:
         labels[plan.cell_id(label)].append(label)
     blocks: dict[int, list[Record]] = defaultdict(list)
-    for record in store.records():
+    for record in store.records() if records is None else records:
         if record.cell in labels:
             blocks[record.configuration["block"]].append(record)
     used: list[tuple[str, Record]] = []
     strays: list[Record] = []
-    for _, records in sorted(blocks.items()):
-        stratum = owner(records)
-        for record in records:
+    for _, found in sorted(blocks.items()):
+        stratum = owner(found)
+        for record in found:
             if record.stratum == stratum:
                 used += [(label, record) for label in labels[record.cell]]
             else:

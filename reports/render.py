@@ -59,7 +59,8 @@ def render(store: Store) -> Report:
         raise ValueError(
             f"no plan in {str(store.root)!r}; `python -m ablations run` makes one, and records"
         )
-    found = [study_frames(plan, store) for plan in plans]
+    records = list(store.records())  # which studies share
+    found = [study_frames(plan, store, records) for plan in plans]
     studies = dict(sorted(zip(_stems(plans), found, strict=True), key=_rank))
     frames = list(studies.values())
     speed = speed_section(_measurements(Path(store.root) / LOG))
@@ -93,8 +94,11 @@ def _sections(
     cores = min(len(studies), os.cpu_count() or 1)
     if cores < 2 or sys.platform != "linux":
         return [study_section(*study) for study in studies]
+    # The largest first, so that no core is left alone with it.
+    order = sorted(range(len(studies)), key=lambda i: len(studies[i][0].curves), reverse=True)
     with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as pool:
-        return list(pool.map(study_section, *zip(*studies, strict=True)))
+        begun = {i: pool.submit(study_section, *studies[i]) for i in order}
+        return [begun[i].result() for i in range(len(studies))]
 
 
 def _rank(study: tuple[str, Frames]) -> tuple[str, int, int, str]:
