@@ -95,7 +95,7 @@ def _slopes(verdict: Verdict, values: pd.DataFrame) -> StudyFigure:
         )  # fmt: skip
         for (contrast, pair), axes in zip(pairs.items(), found, strict=True):
             draw_slopes(axes, contrast, pair.to_numpy())
-        figure.supylabel(axis_words(claim.measure), fontsize=8, color=SOFT)
+        figure.supylabel(axis_words(claim.measure), x=0.004, fontsize=8, color=SOFT)
         return figure
 
     return StudyFigure(
