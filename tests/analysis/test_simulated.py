@@ -31,7 +31,10 @@ def test_what_differs_by_the_margin_is_not_equal_on_whichever_side(name):
 
 def test_planted_an_interval_of_twice_the_error_is_caught(monkeypatch):
     """What any one bound of joint 90 % intervals does."""
-    twice = lambda family, confidence, df: simultaneous(family, 2 * confidence - 1, df)  # noqa: E731
+
+    def twice(family, confidence, df):
+        return simultaneous(family, 2 * confidence - 1, df)
+
     monkeypatch.setattr(intervals, "bounds", twice)
     assert rates(NAMED["baseline x10"], 6, 3, 2 * SIZE).either_side > 0.05
 

@@ -136,7 +136,7 @@ class InThisProcess:
         try:
             self.bench = worker.Bench(place.tree, place.project, other, place.cases)
             self.description = self.bench.describe()
-        except Exception as error:
+        except Exception as error:  # as the real worker: a file of cases may raise anything
             missing = getattr(error, "name", None) or ""
             self.error = Refused(worker.sentence(error, place.tree), "load", missing)
 
