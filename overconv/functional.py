@@ -45,9 +45,10 @@ def conv2d_per_sample(
         bias = bias.sum(0) if bias is not None and bias.dim() == 2 else bias
     if kernels == 1:
         weight = weight.squeeze(0)
-        if bias is None or bias.dim() == 1 or bias.shape[0] == 1:
-            bias = bias if bias is None else bias.view(-1)
+        if bias is None or bias.dim() == 1:
             return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        if bias.shape[0] == 1:
+            return F.conv2d(x, weight, bias.squeeze(0), stride, padding, dilation, groups)
         y = F.conv2d(x, weight, None, stride, padding, dilation, groups)
         return y + bias.to(y.dtype)[:, :, None, None]
     out_channels, geometry = weight.shape[1], (_pair(stride), _pair(padding), _pair(dilation))
@@ -123,10 +124,11 @@ def mix_kernels(shares: Tensor, kernels: Tensor) -> Tensor:
         ``kernels``
     """
     batch, num_kernels = shares.shape
-    out_channels = kernels.shape[0] // num_kernels
+    rows, *rest = kernels.shape
+    out_channels = rows // num_kernels
     if kernels.is_contiguous() or not kernels.is_contiguous(memory_format=torch.channels_last):
         mixed = torch.mm(shares, kernels.reshape(num_kernels, -1))
-        return mixed.view(batch, out_channels, *kernels.shape[1:])
+        return mixed.view(batch, out_channels, *rest)
     # a view again, with the channels last
     last = kernels.permute(0, 2, 3, 1)
     mixed = torch.mm(shares, last.reshape(num_kernels, -1))

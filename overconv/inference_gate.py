@@ -41,7 +41,7 @@ class InferenceGate(nn.Module):
         for kind, widths in blocks:
             runs = [[width] for width in widths] if kind == "softmax" else [list(widths)]
             self.blocks += [(kind, run) for run in runs]
-        self._note_simple()
+        self._note_single()
         self.sizes = [sum(widths) for _, widths in self.blocks]
         self.widths = [width for _, widths in self.blocks for width in widths]
         self.names: list[str] = []
@@ -56,17 +56,16 @@ class InferenceGate(nn.Module):
         if "matrix0" not in own:  # parametrised, or a replica: what stands in its place
             own = {name: getattr(self, name) for name in self.names}
         matrix, bias = own["matrix0"], own["bias0"]
-        device = x.device.type
+        device, dtype, (*_, high, wide) = x.device.type, x.dtype, x.shape
         autocast = device != "meta" and torch.is_autocast_enabled(device)
-        if autocast or x.dtype.itemsize < 4 or x.dtype != matrix.dtype or not x.numel():
+        if autocast or dtype.itemsize < 4 or dtype != matrix.dtype or high * wide == 0:
             logits = torch.addmm(bias, x.mean((2, 3)), matrix)
         else:  # narrow types would overflow in a sum
-            share = 1 / (x.shape[2] * x.shape[3])
-            logits = torch.addmm(bias, x.sum((2, 3)), matrix, alpha=share)
+            logits = torch.addmm(bias, x.sum((2, 3)), matrix, alpha=1 / (high * wide))
         if self.num_layers > 1:
             logits = torch.addmm(own["bias1"], logits.relu_(), own["matrix1"])
-        if self.simple:
-            return (logits.sigmoid_(),)
+        if self.single is not None:
+            return (logits.sigmoid_() if self.single == "sigmoid" else logits.softmax(1),)
         # not split(), which is a function in Python and takes longer than what it calls
         single = len(self.blocks) == 1
         parts = (logits,) if single else logits.split_with_sizes(self.sizes, 1)
@@ -78,9 +77,11 @@ class InferenceGate(nn.Module):
             gates += (squashed,) if len(widths) == 1 else squashed.split_with_sizes(widths, 1)
         return tuple(gates)
 
-    def _note_simple(self) -> None:
-        """Whether one sigmoid makes one head, which is the most common."""
-        self.simple = [(kind, len(widths)) for kind, widths in self.blocks] == [("sigmoid", 1)]
+    def _note_single(self) -> None:
+        """What makes the only head, if there is one and a single call makes it: the most common."""
+        [(kind, widths), *more] = self.blocks
+        alone = not more and len(widths) == 1 and kind != "2sigmoid"
+        self.single = kind if alone else None
 
     def halve(self) -> list[bool]:
         """Leave out the factor of ``2sigmoid``, for a layer that takes it over.
@@ -90,7 +91,7 @@ class InferenceGate(nn.Module):
         """
         had = [kind == "2sigmoid" for kind, widths in self.blocks for _ in widths]
         self.blocks = [("sigmoid" if k == "2sigmoid" else k, widths) for k, widths in self.blocks]
-        self._note_simple()
+        self._note_single()
         return had
 
     def to_inference(self) -> "InferenceGate":

@@ -44,8 +44,8 @@ class ResNet(nn.Module):
     ``depth = 6 n + 2`` counts the layers with weights. The stages have ``round(width)``,
     ``round(2 * width)`` and ``round(4 * width)`` channels, and the second and third halve the
     image. With the defaults it is the published ResNet-20 for CIFAR-10, of 269,722 parameters. It
-    starts by He's normal initialisation over their
-    outputs, or, where they are replaced, as the layer in their place starts.
+    starts by He's normal initialisation over the convolutions' outputs, or, where they are
+    replaced, as the layer in their place starts.
 
     Args:
         depth: 6 n + 2 for n >= 1: 8, 14, 20, 26, 32, 44, 56, 110, ...

@@ -74,10 +74,10 @@ class OverConv2d(ConvGeometry):
         Torch looks attributes up in three dictionaries, after all else has failed.
         """
         state = self.__dict__
-        found = state["_parameters"].get(name)
-        if found is None:
-            found = state["_modules"].get(name)
-        return getattr(self, name) if found is None else found
+        for kind in ("_parameters", "_modules"):
+            if name in state[kind]:
+                return state[kind][name]
+        return getattr(self, name)  # parametrised, or a replica: what stands in its place
 
     # Conversion.
 

@@ -70,6 +70,7 @@ class ChainConv2d(ChainLayers):
         self._gated = tuple(f"D{position}" for position in self.gated)
         self._num_middle = len(self.behind)
         self._steps = steps(order, f"A{self.spatial_index + 1}")
+        self._short = self._shortened()
 
     def pads_first(self, order: Order) -> bool:
         """Whether the input is padded ahead of the chain rather than ahead of its spatial layer.
@@ -83,8 +84,55 @@ class ChainConv2d(ChainLayers):
         kernels = [step for step in steps(order, f"A{self.depth}") if step.gate is None]
         return not kernels[0].spatial
 
-    def run(self, x: Tensor, gates: Gates) -> Tensor:
+    def _shortened(self) -> tuple[tuple[int | None, str, tuple[Any, ...]], ...]:
+        """The steps of a chain that is nothing but layers and gates, in all that they need.
+
+        Which gate, or None and which layer, and in what geometry. Empty where there is more to do
+        between them.
+        """
+        single = all(step.gate is not None or step.layer is not None for step in self._steps)
+        if not single or len(self.behind) > 0 or not self._native:
+            return ()
+        pointwise = () if self.groups == 1 else ((1, 1), (0, 0), (1, 1), self.groups)
+        return tuple(
+            (
+                None if step.gate is None else self._gated.index(step.gate),
+                str(step.layer),
+                self.geometry if step.spatial else pointwise,
+            )
+            for step in self._steps
+        )
+
+    def run(self, x: Tensor) -> Tensor:
         """The chain on an image, multiplied in the order :attr:`order`."""
+        if self._short and not torch.is_grad_enabled():
+            weights, own = self.own("weights")._parameters, self._parameters
+            if len(weights) == self.depth and "bias" in own:  # neither parametrised nor a replica
+                return self._run_short(x, weights, own["bias"])
+        return self._run(x, self.gates(x))
+
+    def _run_short(self, x: Tensor, weights: Any, bias: Tensor | None) -> Tensor:
+        """:meth:`run` without gradients, in few steps of Python.
+
+        Their time is felt beside that of a small convolution: a twentieth of a MobileNetV2's.
+        """
+        gate = self.own("gate")
+        gates = () if gate is None else gate(x)
+        fresh, last = False, self._short[-1]
+        for step in self._short:
+            place, layer, geometry = step
+            if place is None:
+                x = F.conv2d(x, weights[layer], bias if step is last else None, *geometry)
+                fresh = True
+            elif fresh:  # straight from a convolution: nobody else has them
+                own = gates[place]
+                own = own if own.dtype == x.dtype else own.to(x.dtype)
+                x.mul_(own.view(*own.shape, 1, 1))
+            else:
+                x = gate_features(x, gates[place])
+        return x if bias is None or last[0] is None else x + bias.to(x.dtype)[:, None, None]
+
+    def _run(self, x: Tensor, gates: Gates) -> Tensor:
         # Written for few steps in Python, whose time is felt beside that of a small convolution.
         if self._padded:
             x = self.pad_fully(x)
@@ -126,8 +174,7 @@ class ChainConv2d(ChainLayers):
             return convolve(x, weight, bias, 1, 0, 1, self.groups)
         if self._padded:
             return convolve(x, weight, bias, self.stride, 0, self.dilation, self.groups)
-        x, padding = self.pad(x), self.conv_padding
-        return convolve(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+        return convolve(self.pad(x), weight, bias, *self.geometry)
 
     def compose(self, order: Order, gates: Gates) -> tuple[Tensor, Tensor | None]:
         """Kernel of a run of layers and gates, multiplied in the given order, and its constant.

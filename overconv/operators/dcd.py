@@ -198,9 +198,9 @@ class DCDConv2d(OverConv2d):
         self.check_input(x)
         if self.on == "weights":
             kernels, bias = self.kernels(x)
-            return conv2d_per_sample(self.pad(x), kernels, bias, *self._geometry)
+            return conv2d_per_sample(self.pad(x), kernels, bias, *self.geometry)
         factors, entries = self.gate(x)
-        y = F.conv2d(self.pad(x), self.weight, None, *self._geometry)
+        y = F.conv2d(self.pad(x), self.weight, None, *self.geometry)
         z = F.conv2d(
             self.centre(x), self.compress, self.latent_shift, self.stride, 0, 1, self.groups
         )
@@ -250,10 +250,6 @@ class DCDConv2d(OverConv2d):
     def _matrix(self, entries: Tensor) -> Tensor:
         """The dynamic matrix of each sample as a pointwise kernel, (B, J, J/G, 1, 1)."""
         return entries.unflatten(1, (self.latent_channels, -1, 1, 1))
-
-    @property
-    def _geometry(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
-        return self.stride, self.conv_padding, self.dilation, self.groups
 
     def to_inference(self) -> Self:
         """A copy in ``eval()`` with its norms folded; ``on`` stays, see :meth:`forms`.

@@ -139,11 +139,10 @@ class DyNetConv2d(OverConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        geometry = self.stride, self.conv_padding, self.dilation, self.groups
         if self.on == "weights":
             kernels, bias = self.kernels(x)
-            return conv2d_per_sample(self.pad(x), kernels, bias, *geometry)
-        y = F.conv2d(self.pad(x), self.weight, None, *geometry)
+            return conv2d_per_sample(self.pad(x), kernels, bias, *self.geometry)
+        y = F.conv2d(self.pad(x), self.weight, None, *self.geometry)
         parallel = y.unflatten(1, (self.out_channels, self.num_kernels)).flatten(3)
         mixed = weighted_sum(self._shares(x).to(y.dtype), parallel).unflatten(2, y.shape[2:])
         return mixed if self.bias is None else mixed + self.bias.to(y.dtype)[:, None, None]

@@ -50,6 +50,10 @@ class ConvGeometry(nn.Module):
             self.padding = int_pair("padding", padding, 0)
         left, right, top, bottom = self.pad_amounts = self._pad_amounts()
         self._native = padding_mode == "zeros" and left == right and top == bottom
+        # What torch's convolution is given, in its order, once pad() has done its part. Nothing
+        # where that is its default: to read it takes a small convolution a tenth longer.
+        geometry = self.stride, self.conv_padding, self.dilation, self.groups
+        self.geometry = () if geometry == ((1, 1), (0, 0), (1, 1), 1) else geometry
 
     def _divisible(self, name: str, channels: int) -> int:
         channels = at_least(name, channels, 1)

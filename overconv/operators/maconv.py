@@ -103,7 +103,7 @@ class MAConv2d(ChainConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        return self.run(x, self.gates(x))
+        return self.run(x)
 
     def to_inference(self) -> nn.Conv2d:
         """The one convolution that computes what the chain computes in ``eval()``.

@@ -174,7 +174,7 @@ class MDConv2d(ChainConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        return self.run(x, self.gates(x))
+        return self.run(x)
 
     def to_inference(self) -> nn.Module:
         """One :class:`torch.nn.Conv2d` where no gate depends on the input in ``eval()``.

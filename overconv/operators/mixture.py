@@ -105,20 +105,20 @@ class MixtureConv2d(OverConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        if self.on == "features":
+        if self._on == "features":
             return self._mix_features(x)
         kernels, bias = self.kernels(x)
-        return conv2d_per_sample(self.pad(x), kernels, bias, *self._geometry)
+        return conv2d_per_sample(self.pad(x), kernels, bias, *self.geometry)
 
     def kernels(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        (mixture,) = self.gate(x)
-        return mix_kernels(mixture, self.weight), self._mixed_bias(mixture)
+        (mixture,) = self.own("gate")(x)
+        return mix_kernels(mixture, self.own("weight")), self._mixed_bias(mixture)
 
     def _mixed_bias(self, mixture: Tensor) -> Tensor | None:
-        bias = None if self.bias is None else mixture @ self.bias
-        if self.shift is None:
-            return bias
-        return self.shift if bias is None else bias + self.shift
+        bias, shift = self.own("bias"), self.own("shift")
+        if bias is None:
+            return shift
+        return mixture @ bias if shift is None else torch.addmm(shift, mixture, bias)
 
     def _mix_features(self, x: Tensor) -> Tensor:
         """Convolve by all kernels at once, their outputs side by side within each group."""
@@ -127,7 +127,7 @@ class MixtureConv2d(OverConv2d):
         if self.groups > 1:
             weight = weight.unflatten(0, (self.num_kernels, self.groups, -1)).transpose(0, 1)
             weight = weight.flatten(0, 2)
-        y = F.conv2d(self.pad(x), weight, None, *self._geometry)
+        y = F.conv2d(self.pad(x), weight, None, *self.geometry)
         rows = self.out_channels // self.groups * y.shape[2] * y.shape[3]
         per_kernel = y.reshape(y.shape[0], self.groups, self.num_kernels, rows)
         mixed = (mixture[:, None, None, :].to(y.dtype) @ per_kernel).view(
@@ -135,10 +135,6 @@ class MixtureConv2d(OverConv2d):
         )
         bias = self._mixed_bias(mixture)
         return mixed if bias is None else mixed + bias.to(mixed.dtype)[..., None, None]
-
-    @property
-    def _geometry(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
-        return self.stride, self.conv_padding, self.dilation, self.groups
 
     def to_inference(self) -> Self:
         """A copy in ``eval()`` that mixes the weights: one convolution, however many kernels."""

@@ -4,6 +4,7 @@ Axes: B batch, N kernels, I input and O output channels, K x L kernel, G groups.
 """
 
 import math
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any, Self
 
@@ -116,6 +117,7 @@ class ODConv2d(OverConv2d):
         if self.kernel_size != (1, 1):
             heads["taps"] = math.prod(self.kernel_size)
         self.heads = (*heads, "kernels") if self.num_kernels > 1 else tuple(heads)
+        self._views = self._gate_views()
         self.gate: ODGate | InferenceGate = ODGate(
             self.in_channels,
             list(heads.values()),
@@ -161,14 +163,34 @@ class ODConv2d(OverConv2d):
         self.gate.reset_parameters()
         self.gate.make_neutral()
 
+    def _gate_views(self) -> list[tuple[int, ...]]:
+        """The shapes in which the gates of channels, filters and taps multiply the kernels.
+
+        Empty where they cannot, since the channels are split into groups.
+        """
+        depthwise = self.groups == self.in_channels == self.out_channels
+        if self.groups > 1 and not depthwise:
+            return []
+        wide_in, wide_out = self.in_channels, self.out_channels
+        shapes: dict[str, tuple[int, ...]] = {
+            "inputs": (-1, wide_in, 1, 1, 1) if depthwise else (-1, 1, wide_in, 1, 1),
+            "filters": (-1, wide_out, 1, 1, 1),
+            "taps": (-1, 1, 1, *self.kernel_size),
+        }
+        return [shapes[head] for head in self.heads if head != "kernels"]
+
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        gates, filters = dict(zip(self.heads, self.own("gate")(x), strict=True)), None
+        found = self.own("gate")(x)
+        if self._views and self._on == "weights" and not torch.is_grad_enabled():
+            kernels = self._composed_in_place(found)
+            return conv2d_per_sample(self.pad(x), kernels, self.own("bias"), *self.geometry)
+        gates, filters = dict(zip(self.heads, found, strict=True)), None
         if self._on == "features":
             x, filters = gate_features(x, gates.pop("inputs")), gates.pop("filters", None)
         bias = self.own("bias")
         kernels, last = self._composed(gates), bias if filters is None else None
-        y = conv2d_per_sample(self.pad(x), kernels, last, *self._geometry)
+        y = conv2d_per_sample(self.pad(x), kernels, last, *self.geometry)
         if filters is None:
             return y
         if bias is None:
@@ -182,27 +204,10 @@ class ODConv2d(OverConv2d):
     def _composed(self, gates: dict[str, Tensor]) -> Tensor:
         """Kernels under those of the gates that are given, (B or 1, O, I/G, K, L)."""
         inputs, taps, filters = gates.get("inputs"), gates.get("taps"), gates.get("filters")
-        if "kernels" not in gates:
-            kernels = self.weight[None]
-        else:
+        if "kernels" in gates:
             kernels = mix_kernels(gates["kernels"], self.own("weight"))
-            depthwise = self.groups == self.in_channels == self.out_channels
-            if not torch.is_grad_enabled() and (self.groups == 1 or depthwise):
-                # nobody else has the mixture, so that scaling it needs no new one
-                scales = []
-                if inputs is not None:
-                    batch, width = inputs.shape
-                    shape = (batch, width, 1, 1, 1) if depthwise else (batch, 1, width, 1, 1)
-                    scales.append(inputs.view(shape))
-                if taps is not None:
-                    scales.append(taps.view(taps.shape[0], 1, 1, *self.kernel_size))
-                if len(scales) == 2 and not depthwise:  # the two small ones first
-                    scales = [scales[0] * scales[1]]
-                if filters is not None:
-                    scales.append(filters.view(*filters.shape, 1, 1, 1))
-                for scale in scales:
-                    kernels.mul_(scale)
-                return kernels
+        else:
+            kernels = self.weight[None]
         if taps is not None:
             taps = taps.view(taps.shape[0], *self.kernel_size)
         if inputs is not None and taps is not None:  # the two small ones first
@@ -216,9 +221,21 @@ class ODConv2d(OverConv2d):
             kernels = scale_taps(kernels, taps)
         return kernels if filters is None else scale_output(kernels, filters)
 
-    @property
-    def _geometry(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
-        return self.stride, self.conv_padding, self.dilation, self.groups
+    def _composed_in_place(self, gates: Sequence[Tensor]) -> Tensor:
+        """As :meth:`_composed` by all gates, without gradients: a new kernel is scaled as it is."""
+        weight = self.own("weight")
+        if self.num_kernels > 1:
+            kernels, fresh = mix_kernels(gates[-1], weight), True
+        else:
+            kernels, fresh = weight[None], False
+        # without the gates of kernels, which are the last
+        scales = [gate.view(view) for gate, view in zip(gates, self._views, strict=False)]
+        if len(scales) == 3:  # those of channels and taps are small: first by each other
+            channels, filters, taps = scales
+            scales = [channels * taps, filters]
+        for scale in scales:
+            kernels, fresh = kernels.mul_(scale) if fresh else kernels * scale, True
+        return kernels
 
     def to_inference(self) -> Self:
         """A copy in ``eval()``, the gate's norm and temperature folded into its linear layers.

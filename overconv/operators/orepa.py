@@ -225,8 +225,7 @@ class OREPAConv2d(BranchedConv2d):
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         bias = None if self.norm else self.bias
-        geometry = self.stride, self.conv_padding, self.dilation, self.groups
-        y = F.conv2d(self.pad(x), self.kernel(), bias, *geometry)
+        y = F.conv2d(self.pad(x), self.kernel(), bias, *self.geometry)
         if self.batch_norm is None:
             return y
         y = self.batch_norm(y)

@@ -133,8 +133,7 @@ class SEConv2d(OverConv2d):
         return torch.addcmul(shift[:, None, None], u, gate[:, :, None, None])
 
     def _convolve(self, x: Tensor) -> Tensor:
-        geometry = self.stride, self.conv_padding, self.dilation, self.groups
-        return F.conv2d(self.pad(x), self.weight, self.bias, *geometry)
+        return F.conv2d(self.pad(x), self.weight, self.bias, *self.geometry)
 
     def _scales(self, u: Tensor) -> Tensor:
         """The gates, times the constant scale where there is one."""

@@ -211,8 +211,7 @@ class WeightNetConv2d(OverConv2d):
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         kernels, bias = self.kernels(x)
-        geometry = self.stride, self.conv_padding, self.dilation, self.groups
-        return conv2d_per_sample(self.pad(x), kernels, bias, *geometry)
+        return conv2d_per_sample(self.pad(x), kernels, bias, *self.geometry)
 
     def kernels(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         (gates,) = self.gate(x)

@@ -1,15 +1,20 @@
 """A setting small enough to train many times: made images, a thin network, one epoch."""
 
+import subprocess
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from ablations.engines.engine import Message, Task
 from ablations.trial import Setting
 from overconv.models.resnet import ResNet
 from overconv.training.data import Dataset
 from overconv.training.recipe import Recipe
+from records.record import Record
 
 # The smallest study that a command can run: digits, two arms, one epoch.
 STUDY_FILE = '''
@@ -78,3 +83,55 @@ def study_file(tmp_path: Path) -> Path:
     path = tmp_path / f"study_{tmp_path.name.replace('-', '_')}.py"
     path.write_text(STUDY_FILE)
     return path
+
+
+class Said:
+    """A listener that keeps what it hears, and a ledger that says what it is told to."""
+
+    def __init__(self) -> None:
+        self.heard_of: list[tuple[str, ...]] = []  # arm, and the keys of the message
+        self.states: dict[Task, str] = {}
+        self.failures: dict[Task, str] = {}
+
+    def heard(self, task: Task, message: Message) -> None:
+        self.heard_of.append((task.arm, *message))
+
+    def look(self, task: Task) -> str:
+        return self.states.get(task, "held")
+
+    def note_failure(self, task: Task, text: str) -> None:
+        self.failures[task] = text
+
+
+@pytest.fixture
+def make_said() -> type[Said]:
+    return Said
+
+
+@pytest.fixture
+def records() -> Callable[[Path], dict[str, Record]]:
+    """The records of a results folder by trial, read by hand."""
+
+    def read(results: Path) -> dict[str, Record]:
+        paths = results.glob("trials/*/*/record.json")
+        return {r.trial: r for r in (Record.from_bytes(path.read_bytes()) for path in paths)}
+
+    return read
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    """Waits until ``condition()``, and no longer than ``process`` lives."""
+
+    def wait(
+        condition: Callable[[], object],
+        process: "subprocess.Popen[str] | None" = None,
+        seconds: float = 240.0,
+    ) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "it did not happen"
+            assert process is None or process.poll() is None, process.communicate()
+            time.sleep(0.05)
+
+    return wait

@@ -7,14 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from ablations import files, memory, worker
 from ablations.cli import main
-from records.record import Record
 
 ROOT = Path(__file__).parents[2]
 RUN = ["run", "depth", "--preset", "smoke"]
@@ -22,14 +20,6 @@ RUN = ["run", "depth", "--preset", "smoke"]
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def records(folder: Path) -> dict[str, Record]:
-    return {
-        record.trial: record
-        for path in folder.glob("trials/*/*/record.json")
-        for record in [Record.from_bytes(path.read_bytes())]
-    }
 
 
 @pytest.fixture
@@ -63,7 +53,7 @@ def test_the_table_is_printed(run, capsys):
     assert re.search(r"gated .*\d", out)
 
 
-def test_spawned_workers_give_the_same_bytes(run, tmp_path):
+def test_spawned_workers_give_the_same_bytes(run, tmp_path, records):
     assert run(results="one") == 0
     assert run("--workers", "2", results="two") == 0
     one, two = records(tmp_path / "one"), records(tmp_path / "two")
@@ -74,7 +64,7 @@ def test_spawned_workers_give_the_same_bytes(run, tmp_path):
         assert record.times != two[trial].times
 
 
-def test_two_studies_share_a_trial(run, study_file, tmp_path, capsys):
+def test_two_studies_share_a_trial(run, study_file, tmp_path, capsys, records):
     other = study_file.with_name(study_file.stem + "_too.py")
     text = study_file.read_text().replace('name="tiny"', 'name="other"')
     text = text.replace('"gated": Arm(partial(MDConv2d, depth=2)', '"deep": Arm(MDConv2d3')
@@ -94,7 +84,7 @@ def test_a_dry_run_writes_nothing(run, tmp_path, capsys):
     assert not (tmp_path / "results").exists()
 
 
-def test_arms_and_blocks_limit_a_run(study_file, tmp_path, capsys):
+def test_arms_and_blocks_limit_a_run(study_file, tmp_path, capsys, records):
     results = tmp_path / "results"
     arguments = ["run", str(study_file), "--results", str(results)]
     assert main([*arguments, "--arms", "gated", "--blocks", "2-3,5"]) == 0
@@ -106,7 +96,7 @@ def test_arms_and_blocks_limit_a_run(study_file, tmp_path, capsys):
     }
 
 
-def test_status_verify_and_export(run, tmp_path, capsys):
+def test_status_verify_and_export(run, tmp_path, capsys, records):
     assert run() == 0
     results, copy = str(tmp_path / "results"), str(tmp_path / "copy")
     capsys.readouterr()
@@ -126,7 +116,7 @@ def test_status_verify_and_export(run, tmp_path, capsys):
     assert "is not the hash of its configuration" in capsys.readouterr().err
 
 
-def test_a_failing_trial_costs_its_own_arm(study_file, tmp_path, capsys):
+def test_a_failing_trial_costs_its_own_arm(study_file, tmp_path, capsys, records):
     text = study_file.read_text()
     study_file.write_text(
         text.replace("QUICK =", "from torch import nn\n\nclass Broken(nn.Conv2d):\n"
@@ -146,7 +136,7 @@ def test_a_failing_trial_costs_its_own_arm(study_file, tmp_path, capsys):
     assert len(records(results)) == 1
 
 
-def test_a_study_imports_the_modules_beside_it(study_file, tmp_path, capsys):
+def test_a_study_imports_the_modules_beside_it(study_file, tmp_path, capsys, records):
     """Here and in workers, which find it by its path, whatever characters are in its name."""
     beside = f"beside_{study_file.stem}"
     (tmp_path / f"{beside}.py").write_text("class Layer:\n    pass\n\nEPOCHS = 1\n")
@@ -169,7 +159,7 @@ def test_any_file_has_a_name_as_a_module(name, module):
 
 
 def test_what_failed_is_listed_at_the_end_and_tried_again(
-    study_file, tmp_path, capsys, monkeypatch
+    study_file, tmp_path, capsys, monkeypatch, records
 ):
     original = worker.run_trial
 
@@ -211,17 +201,10 @@ def start(study_file, results, *more: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def wait_for(condition, seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_in_order(study_file, tmp_path, workers, number, status):
+def test_a_signal_stops_in_order(study_file, tmp_path, workers, number, status, wait_for):
     results = tmp_path / "results"
     process = start(study_file, results, "--workers", workers)
     wait_for(lambda: len(list(results.glob("trials/*/*/checkpoints/*.checkpoint"))) >= int(workers))
@@ -236,7 +219,7 @@ def test_a_signal_stops_in_order(study_file, tmp_path, workers, number, status):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_one_attempt(study_file, tmp_path):
+def test_a_killed_worker_costs_one_attempt(study_file, tmp_path, records, wait_for):
     text = study_file.read_text().replace('"epochs": 1', '"epochs": 40')
     study_file.write_text(text)
     results = tmp_path / "results"

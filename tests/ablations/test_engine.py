@@ -20,25 +20,9 @@ TASK = Task(
 A, B, C = (replace(TASK, arm=arm, expect=f"{arm}/s1") for arm in "abc")
 
 
-class Said:
-    """A listener that keeps what it hears, and a ledger that says what it is told to."""
-
-    def __init__(self):
-        self.heard_of, self.states, self.failures = [], {}, {}
-
-    def heard(self, task, message):
-        self.heard_of.append((task.arm, *message))
-
-    def look(self, task):
-        return self.states.get(task, "held")
-
-    def note_failure(self, task, text):
-        self.failures[task] = text
-
-
 @pytest.fixture
-def said():
-    return Said()
+def said(make_said):
+    return make_said()
 
 
 @pytest.fixture

@@ -17,25 +17,10 @@ from ablations.cli import main
 from ablations.engines import ray_engine, threaded
 from ablations.engines.engine import Backlog, Task
 from ablations.engines.ray_engine import Ray
-from records.record import Record
 
 ROOT = Path(__file__).parents[2]
 TASK = Task(study="s", study_hash="h", preset="p", results="r", arm="a", block=0, expect="a/s")
 TASKS = [replace(TASK, arm=arm, expect=f"{arm}/s") for arm in "abcd"]
-
-
-class Said:
-    def __init__(self):
-        self.heard_of = []
-
-    def heard(self, task, message):
-        self.heard_of.append((task.arm, *message))
-
-    def look(self, task):
-        return "held"
-
-    def note_failure(self, task, text):
-        pass
 
 
 class MadeRay:
@@ -76,18 +61,22 @@ class MadeRay:
         self.cancelled.append(stream)
 
 
-def run(scripts, stop=lambda: False, most=None):
-    made, said = MadeRay(scripts), Said()
-    backlog = Backlog.of([t for t in TASKS if t.arm in scripts], said, said)
-    Ray(None, most, cpus=2, gpus=0.5, threads=1)._run(made, backlog, stop)
-    return made, said.heard_of, backlog
+@pytest.fixture
+def run(make_said):
+    def run(scripts, stop=lambda: False, most=None):
+        made, said = MadeRay(scripts), make_said()
+        backlog = Backlog.of([t for t in TASKS if t.arm in scripts], said, said)
+        Ray(None, most, cpus=2, gpus=0.5, threads=1)._run(made, backlog, stop)
+        return made, said.heard_of, backlog
+
+    return run
 
 
 EPOCH = {"epoch": 0, "values": {}}
 DEAD = MadeRay.exceptions.RayError("The worker died\nunexpectedly")
 
 
-def test_what_tasks_say_is_passed_on_and_what_they_need_is_asked_for():
+def test_what_tasks_say_is_passed_on_and_what_they_need_is_asked_for(run):
     made, heard, backlog = run({"a": [[EPOCH, {"finished": {}}]], "b": [[{"failed": "text"}]]})
     assert heard == [("a", "epoch", "values"), ("a", "finished"), ("b", "failed")]
     assert backlog.num_done == 1
@@ -97,7 +86,7 @@ def test_what_tasks_say_is_passed_on_and_what_they_need_is_asked_for():
 
 
 @pytest.mark.parametrize("end", [[DEAD], []])
-def test_a_task_that_dies_costs_an_attempt(end):
+def test_a_task_that_dies_costs_an_attempt(end, run):
     _, heard, backlog = run({"a": [[EPOCH, *end], [{"resumed": 3}, {"finished": {}}]]})
     assert [kind for _, kind, *_ in heard] == ["epoch", "retried", "resumed", "finished"]
     assert backlog.num_done == 1
@@ -106,14 +95,14 @@ def test_a_task_that_dies_costs_an_attempt(end):
     assert ("RayError: The worker died" if end else "ended without a word") in reason
 
 
-def test_no_more_at_a_time_than_asked_for():
+def test_no_more_at_a_time_than_asked_for(run):
     scripts = {arm: [[{"finished": {}}]] for arm in "abcd"}
     assert run({**scripts})[0].most == 4
     scripts = {arm: [[{"finished": {}}]] for arm in "abcd"}
     assert run(scripts, most=1)[0].most == 1
 
 
-def test_a_request_to_stop_cancels_what_runs(monkeypatch):
+def test_a_request_to_stop_cancels_what_runs(monkeypatch, run):
     asked = []
 
     def submitted(self, text):
@@ -164,22 +153,9 @@ def test_no_ray_is_a_line(study_file, tmp_path, capsys, monkeypatch):
     assert "--engine ray needs Ray: pip install '.[ray]'" in capsys.readouterr().err
 
 
-def records(folder: Path) -> dict[str, Record]:
-    paths = folder.glob("trials/*/*/record.json")
-    return {r.trial: r for r in (Record.from_bytes(path.read_bytes()) for path in paths)}
-
-
-def wait_for(condition, process=None, seconds: float = 240.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.1)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
-def test_ray_for_real(study_file, tmp_path, monkeypatch):
+def test_ray_for_real(study_file, tmp_path, monkeypatch, records, wait_for):
     """On this machine: a worker is killed, the launcher is interrupted, killed, started again."""
     monkeypatch.setenv("HOME", str(tmp_path))  # where Ray keeps its key
     study_file.write_text(study_file.read_text().replace('"epochs": 1', '"epochs": 60'))

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,26 +14,11 @@ from ablations.cli import main
 from ablations.engines import slurm
 from ablations.engines.engine import Backlog, Task, child_variables
 from ablations.engines.slurm import Slurm
-from records.record import Record
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install '.[slurm]'")
 
 TASK = Task(study="s", study_hash="h", preset="p", results="r", arm="a", block=0, expect="a/s")
 TASKS = [replace(TASK, arm=arm, expect=f"{arm}/s") for arm in "abc"]
-
-
-class Said:
-    def __init__(self):
-        self.heard_of = []
-
-    def heard(self, task, message):
-        self.heard_of.append((task.arm, *message))
-
-    def look(self, task):
-        return "held"
-
-    def note_failure(self, task, text):
-        self.heard_of.append((task.arm, "noted", text))
 
 
 @pytest.fixture
@@ -149,27 +133,30 @@ def cluster(tmp_path, monkeypatch):
     return jobs
 
 
-def run(cluster, monkeypatch, tmp_path, *steps, stop=lambda: False):
-    """Run three tasks; each look is preceded by the next of ``steps``."""
-    waiting = list(steps)
+@pytest.fixture
+def run(cluster, make_said, monkeypatch, tmp_path):
+    def run(*steps, stop=lambda: False):
+        """Run three tasks; each look is preceded by the next of ``steps``."""
+        waiting = list(steps)
 
-    def sleep(seconds):
-        if waiting:
-            waiting.pop(0)()
+        def sleep(seconds):
+            if waiting:
+                waiting.pop(0)()
 
-    monkeypatch.setattr(slurm.time, "sleep", sleep)
-    said = Said()
-    backlog = Backlog.of(TASKS, said, said, retries=1)
-    Slurm(tmp_path / "files", 1, 0, 1).run(backlog, lambda: stop() or not waiting)
-    return backlog, said.heard_of
+        monkeypatch.setattr(slurm.time, "sleep", sleep)
+        said = make_said()
+        backlog = Backlog.of(TASKS, said, said, retries=1)
+        Slurm(tmp_path / "files", 1, 0, 1).run(backlog, lambda: stop() or not waiting)
+        return backlog, said.heard_of
+
+    return run
 
 
-def test_what_jobs_write_is_heard_line_by_line(cluster, monkeypatch, tmp_path):
+def test_what_jobs_write_is_heard_line_by_line(cluster, run):
     def write(number, text):
         return lambda: cluster[number].write(text)
 
     backlog, heard = run(
-        cluster, monkeypatch, tmp_path,
         write(0, 'submitit INFO\n{"epoch": 0, "values": {}}\n{"epo'),
         write(0, 'ch": 1, "values": {}}\nnoise\n'),
         write(0, '{"finished": {}}\n'),
@@ -184,20 +171,21 @@ def test_what_jobs_write_is_heard_line_by_line(cluster, monkeypatch, tmp_path):
     assert (backlog.num_done, len(backlog.failed)) == (1, 1)
 
 
-def test_a_job_that_vanishes_costs_an_attempt(cluster, monkeypatch, tmp_path):
+def test_a_job_that_vanishes_costs_an_attempt(cluster, run):
     def vanish():
         cluster[-1 if len(cluster) > 3 else 1].known = False
 
     look = [lambda: None] * 2
-    backlog, heard = run(cluster, monkeypatch, tmp_path, vanish, *look, vanish, *look, *look)
+    backlog, heard = run(vanish, *look, vanish, *look, *look)
     assert len(cluster) == 4, "submitted once more"
-    kinds = [said[1] for said in heard if said[0] == "b"]
-    assert kinds == ["retried", "noted", "failed"]
+    kinds = [kind for arm, kind, *_ in heard if arm == "b"]
+    assert kinds == ["retried", "failed"]
+    assert backlog.ledger.failures == backlog.failed
     [failure] = backlog.failed.values()
     assert "what it said\njob 7_3 ended without a last word" in failure
 
 
-def test_a_job_is_not_missed_by_an_answer_older_than_itself(cluster, monkeypatch, tmp_path):
+def test_a_job_is_not_missed_by_an_answer_older_than_itself(cluster, monkeypatch, run):
     """One that is submitted again, after another was lost, while Slurm is not asked anew."""
 
     def vanish():
@@ -207,54 +195,47 @@ def test_a_job_is_not_missed_by_an_answer_older_than_itself(cluster, monkeypatch
         monkeypatch.setattr(slurm, "ASK", 3600.0)
 
     look = [lambda: None] * 4
-    backlog, heard = run(cluster, monkeypatch, tmp_path, vanish, lambda: None, ask_no_more, *look)
+    backlog, heard = run(vanish, lambda: None, ask_no_more, *look)
     assert len(cluster) == 4, "submitted once more"
     kinds = [kind for arm, kind, *_ in heard if arm == "b"]
     assert kinds == ["retried", "stopped"], "as the others, at the end"
     assert not backlog.failed
 
 
-def test_a_word_that_shows_late_counts(cluster, monkeypatch, tmp_path):
+def test_a_word_that_shows_late_counts(cluster, run):
     def vanish():
         cluster[0].known = False
 
     def late():
         cluster[0].write('{"finished": {}}\n')
 
-    backlog, heard = run(cluster, monkeypatch, tmp_path, vanish, late, lambda: None)
+    backlog, heard = run(vanish, late, lambda: None)
     assert backlog.num_done == 1
     assert ("a", "retried") not in heard
 
 
-def test_a_preempted_job_comes_back(cluster, monkeypatch, tmp_path):
+def test_a_preempted_job_comes_back(cluster, run):
     def preempt():
         cluster[0].write('{"stopped": 30}\n')
 
     def back():
         cluster[0].write('{"resumed": 30}\n{"finished": {}}\n')
 
-    backlog, heard = run(cluster, monkeypatch, tmp_path, preempt, lambda: None, back, lambda: None)
+    backlog, heard = run(preempt, lambda: None, back, lambda: None)
     assert [kind for arm, kind, *_ in heard if arm == "a"] == ["resumed", "finished"]
     assert len(cluster) == 3
 
 
-def test_a_request_to_stop_cancels_jobs_and_waits_for_them(cluster, monkeypatch, tmp_path):
+def test_a_request_to_stop_cancels_jobs_and_waits_for_them(cluster, run):
     asked = []
-    backlog, heard = run(
-        cluster, monkeypatch, tmp_path, lambda: asked.append(1), stop=lambda: bool(asked)
-    )
+    backlog, heard = run(lambda: asked.append(1), stop=lambda: bool(asked))
     assert all(job.cancelled for job in cluster)
     assert heard == [(arm, "stopped") for arm in "abc"]
     assert len(backlog.outcome().left) == 3
 
 
-def records(folder: Path) -> dict[str, Record]:
-    paths = folder.glob("trials/*/*/record.json")
-    return {r.trial: r for r in (Record.from_bytes(path.read_bytes()) for path in paths)}
-
-
 @pytest.mark.slow
-def test_the_local_executor_for_real(study_file, tmp_path):
+def test_the_local_executor_for_real(study_file, tmp_path, records, wait_for):
     """A trial is told to leave as at a time limit, comes back, and ends with the same bytes."""
     text = study_file.read_text().replace('"epochs": 1', '"epochs": 40')
     study_file.write_text(text)
@@ -265,11 +246,8 @@ def test_the_local_executor_for_real(study_file, tmp_path):
         [*run, str(results), *more], cwd=Path(__file__).parents[2], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    end = time.monotonic() + 120
-    while not (kept := list(results.glob("trials/*/*/checkpoints/*.checkpoint"))):
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    claim = next(kept[0].parents[1].glob("claims/1.json"))
+    wait_for(lambda: list(results.glob("trials/*/*/checkpoints/*.checkpoint")), process)
+    claim = next(next(results.glob("trials/*/*/checkpoints")).parent.glob("claims/1.json"))
     os.kill(json.loads(claim.read_text())["process"]["pid"], signal.SIGUSR2)
     _, err = process.communicate()
     assert process.returncode == 0, err
