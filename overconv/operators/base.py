@@ -77,7 +77,7 @@ class OverConv2d(ConvGeometry):
         for kind in ("_parameters", "_modules"):
             if name in state[kind]:
                 return state[kind][name]
-        return getattr(self, name)  # parametrised, or a replica: what stands in its place
+        return getattr(self, name)  # a bare None; of one parametrised, or a replica, what stands there
 
     # Conversion.
 

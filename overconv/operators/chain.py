@@ -106,9 +106,9 @@ class ChainConv2d(ChainLayers):
     def run(self, x: Tensor) -> Tensor:
         """The chain on an image, multiplied in the order :attr:`order`."""
         if self._short and not torch.is_grad_enabled():
-            weights, own = self.own("weights")._parameters, self._parameters
-            if len(weights) == self.depth and "bias" in own:  # neither parametrised nor a replica
-                return self._run_short(x, weights, own["bias"])
+            weights = self.own("weights")._parameters
+            if len(weights) == self.depth:  # neither parametrised nor a replica
+                return self._run_short(x, weights, self.own("bias"))
         return self._run(x, self.gates(x))
 
     def _run_short(self, x: Tensor, weights: Any, bias: Tensor | None) -> Tensor:

@@ -339,10 +339,17 @@ def test_weights_may_be_pruned_parametrised_and_replicated(oracle):
     expected = layer(x)
     parametrizations.weight_norm(layer.weights, "0")
     oracle.compare("parametrised", layer(x), expected)
+    with torch.no_grad():
+        oracle.compare("parametrised", layer(x), expected)
     deployed = oracle.randomise(MDConv2d(4, 6, 3)).to_inference()
     expected = deployed(x)
     parametrizations.weight_norm(deployed.gate, "matrix0")
     oracle.compare("parametrised", deployed(x), expected)
+    deployed = oracle.randomise(MDConv2d(4, 6, 3)).to_inference()
+    expected = deployed(x)
+    parametrizations.weight_norm(deployed, "bias", dim=None)
+    with torch.no_grad():
+        oracle.compare("parametrised", deployed(x), expected)
 
 
 def test_a_synchronised_norm_in_the_middle_folds_too(oracle):

@@ -317,6 +317,24 @@ def test_a_sample_is_alone_unless_the_layer_looks_at_the_batch(variant):
 
 
 @every_variant
+def test_without_gradients_it_computes_the_same_and_leaves_its_input_alone(variant):
+    """In every form: some have a shorter way then, which multiplies in place."""
+
+    def check(layer, x):
+        expected, before = copy.deepcopy(layer)(x), x.clone()
+        with torch.no_grad():
+            close(copy.deepcopy(layer)(x), expected)
+        torch.testing.assert_close(x, before, rtol=0, atol=0)
+
+    for layer, x in each_mode(variant):
+        for one in (layer, layer.to_inference()):
+            check(one, x)
+            for form in one.forms((6, 5)) if isinstance(one, OverConv2d) else ():
+                setattr(one, one.form_option, form)
+                check(one, x)
+
+
+@every_variant
 def test_all_forms_give_the_same_outputs_and_gradients(variant):
     for layer, x in each_mode(variant):
         forms = layer.forms((6, 5))

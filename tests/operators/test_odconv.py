@@ -121,6 +121,8 @@ def test_both_places_equal_the_definition(kernel, channels, oracle):
         for on in ("weights", "features"):
             deployed.on = on
             oracle.compare("ODConv2d, to_inference = loops", deployed(x), expected)
+            with torch.no_grad():
+                oracle.compare("ODConv2d, no gradients = loops", deployed(x), expected)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
