@@ -77,7 +77,7 @@ class OverConv2d(ConvGeometry):
         for kind in ("_parameters", "_modules"):
             if name in state[kind]:
                 return state[kind][name]
-        return getattr(self, name)  # a bare None; of one parametrised, or a replica, what stands there
+        return getattr(self, name)  # None; or what stands there, if parametrised or a replica
 
     # Conversion.
 
