@@ -44,16 +44,16 @@ class InferenceGate(nn.Module):
         self._note_single()
         self.sizes = [sum(widths) for _, widths in self.blocks]
         self.widths = [width for _, widths in self.blocks for width in widths]
-        self.names: list[str] = []
+        self.names: set[str] = set()
         for number, (weight, bias) in enumerate(layers):
-            self.names += [f"matrix{number}", f"bias{number}"]
+            self.names |= {f"matrix{number}", f"bias{number}"}
             self.register_parameter(f"matrix{number}", nn.Parameter(_laid_out(weight.t())))
             self.register_parameter(f"bias{number}", nn.Parameter(_copied(bias)))
         self.train(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         own: Any = self._parameters  # a look-up of the module takes longer than some of the steps
-        if "matrix0" not in own:  # parametrised, or a replica: what stands in its place
+        if not self.names <= own.keys():  # pruned, parametrised, a replica: what stands there
             own = {name: getattr(self, name) for name in self.names}
         matrix, bias = own["matrix0"], own["bias0"]
         device, dtype, (*_, high, wide) = x.device.type, x.dtype, x.shape

@@ -70,7 +70,7 @@ class ChainConv2d(ChainLayers):
         self._gated = tuple(f"D{position}" for position in self.gated)
         self._num_middle = len(self.behind)
         self._steps = steps(order, f"A{self.spatial_index + 1}")
-        self._short = self._shortened()
+        self._short, self._layers = self._shortened(), {str(layer) for layer in range(self.depth)}
 
     def pads_first(self, order: Order) -> bool:
         """Whether the input is padded ahead of the chain rather than ahead of its spatial layer.
@@ -84,52 +84,44 @@ class ChainConv2d(ChainLayers):
         kernels = [step for step in steps(order, f"A{self.depth}") if step.gate is None]
         return not kernels[0].spatial
 
-    def _shortened(self) -> tuple[tuple[int | None, str, tuple[Any, ...]], ...]:
-        """The steps of a chain that is nothing but layers and gates, in all that they need.
+    def _shortened(self) -> tuple[tuple[str | None, str, bool], ...]:
+        """The steps of a chain that is nothing but layers and gates.
 
-        Which gate, or None and which layer, and in what geometry. Empty where there is more to do
-        between them.
+        The gate's name, or None and the layer's, and whether it is the spatial one. Empty where
+        there is more to do between them.
         """
         single = all(step.gate is not None or step.layer is not None for step in self._steps)
         if not single or len(self.behind) > 0 or not self._native:
             return ()
-        pointwise = () if self.groups == 1 else ((1, 1), (0, 0), (1, 1), self.groups)
-        return tuple(
-            (
-                None if step.gate is None else self._gated.index(step.gate),
-                str(step.layer),
-                self.geometry if step.spatial else pointwise,
-            )
-            for step in self._steps
-        )
+        return tuple((step.gate, str(step.layer), step.spatial) for step in self._steps)
 
     def run(self, x: Tensor) -> Tensor:
         """The chain on an image, multiplied in the order :attr:`order`."""
         if self._short and not torch.is_grad_enabled():
             weights = self.own("weights")._parameters
-            if len(weights) == self.depth:  # neither parametrised nor a replica
-                return self._run_short(x, weights, self.own("bias"))
+            if self._layers <= weights.keys():  # neither pruned, nor parametrised, nor a replica
+                return self._run_short(x, self.gates(x), weights)
         return self._run(x, self.gates(x))
 
-    def _run_short(self, x: Tensor, weights: Any, bias: Tensor | None) -> Tensor:
+    def _run_short(self, x: Tensor, gates: Gates, weights: Any) -> Tensor:
         """:meth:`run` without gradients, in few steps of Python.
 
         Their time is felt beside that of a small convolution: a twentieth of a MobileNetV2's.
         """
-        gate = self.own("gate")
-        gates = () if gate is None else gate(x)
-        fresh, last = False, self._short[-1]
+        bias, fresh, last = self.own("bias"), False, self._short[-1]
+        pointwise = () if self.groups == 1 else (1, 0, 1, self.groups)
         for step in self._short:
-            place, layer, geometry = step
-            if place is None:
+            gate, layer, spatial = step
+            if gate is None:
+                geometry = self.geometry if spatial else pointwise
                 x = F.conv2d(x, weights[layer], bias if step is last else None, *geometry)
                 fresh = True
             elif fresh:  # straight from a convolution: nobody else has them
-                own = gates[place]
+                own = gates[gate]
                 own = own if own.dtype == x.dtype else own.to(x.dtype)
                 x.mul_(own.view(*own.shape, 1, 1))
             else:
-                x = gate_features(x, gates[place])
+                x = gate_features(x, gates[gate])
         return x if bias is None or last[0] is None else x + bias.to(x.dtype)[:, None, None]
 
     def _run(self, x: Tensor, gates: Gates) -> Tensor:

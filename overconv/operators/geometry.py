@@ -1,5 +1,7 @@
 """The geometry of a convolution: its arguments checked, its padding, the size of its output."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -50,10 +52,6 @@ class ConvGeometry(nn.Module):
             self.padding = int_pair("padding", padding, 0)
         left, right, top, bottom = self.pad_amounts = self._pad_amounts()
         self._native = padding_mode == "zeros" and left == right and top == bottom
-        # What torch's convolution is given, in its order, once pad() has done its part. Nothing
-        # where that is its default: to read it takes a small convolution a tenth longer.
-        geometry = self.stride, self.conv_padding, self.dilation, self.groups
-        self.geometry = () if geometry == ((1, 1), (0, 0), (1, 1), 1) else geometry
 
     def _divisible(self, name: str, channels: int) -> int:
         channels = at_least(name, channels, 1)
@@ -78,6 +76,15 @@ class ConvGeometry(nn.Module):
     def conv_padding(self) -> tuple[int, int]:
         """The padding left to torch's convolution once :meth:`pad` has done its part."""
         return (self.pad_amounts[2], self.pad_amounts[0]) if self._native else (0, 0)
+
+    @property
+    def geometry(self) -> tuple[Any, ...]:
+        """What torch's convolution is given, in its order, once :meth:`pad` has done its part.
+
+        Nothing where that is its default: to read it takes a small convolution a tenth longer.
+        """
+        geometry = self.stride, self.conv_padding, self.dilation, self.groups
+        return () if geometry == ((1, 1), (0, 0), (1, 1), 1) else geometry
 
     def pad(self, x: Tensor) -> Tensor:
         """``x`` padded by what torch's convolution cannot do; ``x`` itself where it can do all."""

@@ -4,7 +4,6 @@ Axes: B batch, N kernels, I input and O output channels, K x L kernel, G groups.
 """
 
 import math
-from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any, Self
 
@@ -163,29 +162,28 @@ class ODConv2d(OverConv2d):
         self.gate.reset_parameters()
         self.gate.make_neutral()
 
-    def _gate_views(self) -> list[tuple[int, ...]]:
+    def _gate_views(self) -> dict[str, tuple[int, ...]]:
         """The shapes in which the gates of channels, filters and taps multiply the kernels.
 
         Empty where they cannot, since the channels are split into groups.
         """
         depthwise = self.groups == self.in_channels == self.out_channels
         if self.groups > 1 and not depthwise:
-            return []
+            return {}
         wide_in, wide_out = self.in_channels, self.out_channels
         shapes: dict[str, tuple[int, ...]] = {
             "inputs": (-1, wide_in, 1, 1, 1) if depthwise else (-1, 1, wide_in, 1, 1),
             "filters": (-1, wide_out, 1, 1, 1),
             "taps": (-1, 1, 1, *self.kernel_size),
         }
-        return [shapes[head] for head in self.heads if head != "kernels"]
+        return {head: shapes[head] for head in self.heads if head != "kernels"}
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        found = self.own("gate")(x)
+        gates, filters = dict(zip(self.heads, self.own("gate")(x), strict=True)), None
         if self._views and self._on == "weights" and not torch.is_grad_enabled():
-            kernels = self._composed_in_place(found)
+            kernels = self._composed_in_place(gates)
             return conv2d_per_sample(self.pad(x), kernels, self.own("bias"), *self.geometry)
-        gates, filters = dict(zip(self.heads, found, strict=True)), None
         if self._on == "features":
             x, filters = gate_features(x, gates.pop("inputs")), gates.pop("filters", None)
         bias = self.own("bias")
@@ -221,19 +219,19 @@ class ODConv2d(OverConv2d):
             kernels = scale_taps(kernels, taps)
         return kernels if filters is None else scale_output(kernels, filters)
 
-    def _composed_in_place(self, gates: Sequence[Tensor]) -> Tensor:
+    def _composed_in_place(self, gates: dict[str, Tensor]) -> Tensor:
         """As :meth:`_composed` by all gates, without gradients: a new kernel is scaled as it is."""
         weight = self.own("weight")
         if self.num_kernels > 1:
-            kernels, fresh = mix_kernels(gates[-1], weight), True
+            kernels, fresh = mix_kernels(gates["kernels"], weight), True
         else:
             kernels, fresh = weight[None], False
-        # without the gates of kernels, which are the last
-        scales = [gate.view(view) for gate, view in zip(gates, self._views, strict=False)]
+        scales = [gates[head].view(view) for head, view in self._views.items()]
         if len(scales) == 3:  # those of channels and taps are small: first by each other
             channels, filters, taps = scales
             scales = [channels * taps, filters]
         for scale in scales:
+            fresh = fresh and scale.shape[0] <= kernels.shape[0]  # a user's gates may be shared
             kernels, fresh = kernels.mul_(scale) if fresh else kernels * scale, True
         return kernels
 

@@ -335,6 +335,8 @@ def test_weights_may_be_pruned_parametrised_and_replicated(oracle):
     layer, x = oracle.randomise(MDConv2d(4, 6, 3)), images()
     prune.l1_unstructured(layer.weights, "0", 0.5)
     oracle.compare("pruned", layer(x), oracle.chain(layer, x))
+    with torch.no_grad():
+        oracle.compare("pruned", layer(x), oracle.chain(layer, x))
     layer = oracle.randomise(MDConv2d(4, 6, 3))
     expected = layer(x)
     parametrizations.weight_norm(layer.weights, "0")
@@ -350,6 +352,26 @@ def test_weights_may_be_pruned_parametrised_and_replicated(oracle):
     parametrizations.weight_norm(deployed, "bias", dim=None)
     with torch.no_grad():
         oracle.compare("parametrised", deployed(x), expected)
+    deployed = oracle.randomise(MDConv2d(4, 6, 3)).to_inference()
+    expected = deployed(x)
+    prune.l1_unstructured(deployed.gate, "bias1", 0.0)
+    oracle.compare("pruned", deployed(x), expected)
+
+
+class Tripled(MDConv2d):
+    def gates(self, x):
+        return {name: 3 * gate for name, gate in super().gates(x).items()}
+
+
+def test_gates_of_a_users_own_are_heard_without_gradients_too(oracle):
+    layer = oracle.randomise(Tripled(4, 6, 3))
+    expected = layer(images())
+    assert not torch.allclose(expected, MDConv2d.forward(MDConv2d(4, 6, 3).double(), images()))
+    with torch.no_grad():
+        oracle.compare("gates of a user's own", layer(images()), expected)
+        layer.gate.forward = lambda x: [torch.rand(2, layer.middle_channels)] * 2
+        with pytest.raises(ValueError, match=r"zip\(\) argument 2 is longer"):
+            layer(images())
 
 
 def test_a_synchronised_norm_in_the_middle_folds_too(oracle):

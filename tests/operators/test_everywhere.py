@@ -259,6 +259,21 @@ def test_an_affine_map_behind_it_is_absorbed(variant):
         close(twin.to_inference()(x), expected)
 
 
+@every_variant
+def test_a_stride_that_is_set_later_counts(variant):
+    """For the output as for all that is said and made of the layer, with gradients or without."""
+    layer, x = variant.build(**DOUBLE).eval(), variant.images(**DOUBLE)
+    if layer.padding == "same":
+        return
+    layer(x)
+    layer.stride = (3, 2)
+    y = layer(x)
+    assert y.shape[2:] == layer.output_size(tuple(x.shape[2:]))
+    close(layer.to_inference()(x), y)
+    with torch.no_grad():
+        close(layer(x), y)
+
+
 # The kernel that a sample sees.
 
 

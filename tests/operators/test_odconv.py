@@ -362,6 +362,22 @@ def test_an_affine_map_behind_it_disappears(channels, bias, on, oracle):
         oracle.compare("ODConv2d, absorb_affine", deployed(x), expected)
 
 
+class SharedButFilters(nn.Module):
+    def forward(self, x):
+        generator = torch.Generator().manual_seed(0)
+        shapes = ((1, 4), (len(x), 6), (1, 9))
+        gates = [torch.rand(shape, generator=generator, dtype=x.dtype) for shape in shapes]
+        return iter(gates)
+
+
+def test_gates_of_a_users_own_may_serve_the_batch(oracle):
+    layer = oracle.randomise(ODConv2d(4, 6, 3, num_kernels=1, on="weights")).eval()
+    layer.gate = SharedButFilters()
+    expected = layer(images(4))
+    with torch.no_grad():
+        oracle.compare("gates of a user's own", layer(images(4)), expected)
+
+
 # Formats, precisions, forms.
 
 
