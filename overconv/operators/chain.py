@@ -106,7 +106,7 @@ class ChainConv2d(ChainLayers):
     def _run_short(self, x: Tensor, gates: Gates, weights: Any) -> Tensor:
         """:meth:`run` without gradients, in few steps of Python.
 
-        Their time is felt beside that of a small convolution: a twentieth of a MobileNetV2's.
+        Their time is felt beside that of a small convolution.
         """
         bias, fresh, last = self.own("bias"), False, self._short[-1]
         pointwise = () if self.groups == 1 else (1, 0, 1, self.groups)
@@ -125,7 +125,6 @@ class ChainConv2d(ChainLayers):
         return x if bias is None or last[0] is None else x + bias.to(x.dtype)[:, None, None]
 
     def _run(self, x: Tensor, gates: Gates) -> Tensor:
-        # Written for few steps in Python, whose time is felt beside that of a small convolution.
         if self._padded:
             x = self.pad_fully(x)
         bias, last, own = self.own("bias"), self._steps[-1], self.own("weights")._parameters
