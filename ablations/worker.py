@@ -14,7 +14,7 @@ from overconv.training.checkpoint import CheckpointFolder
 from overconv.training.inputs import DataSource
 from overconv.training.loop import Stopped
 from overconv.training.world import ALONE, World
-from records.lease import Claim, Holder, claim
+from records.lease import Claim, Holder, claim, tidy
 from records.record import Record
 from records.store import Store
 
@@ -137,6 +137,7 @@ def _take(store: Store, task: Task) -> Claim | Message:
     if isinstance(taken, Holder):
         return {"held": taken.describe()}
     if taken is None:
+        tidy(store, task.trial, task.stratum)  # of one that died between publishing and clearing
         record = store.get(task.trial, task.stratum)
         return {"recorded": None if record is None else summarise(record)}
     return taken

@@ -83,6 +83,17 @@ def test_a_recorded_trial_is_not_trained_again(task, monkeypatch):
     assert go(task) == [{"recorded": finished["finished"]}]
 
 
+def test_what_one_that_died_left_beside_its_record_is_cleared(task):
+    [*_, finished] = go(task)
+    store = Store(task.results)
+    for path in (store.claims_path, store.checkpoints_path):
+        folder = path(task.trial, task.stratum)
+        folder.mkdir()
+        (folder / "1.json").write_text("{}")
+    assert go(task) == [{"recorded": finished["finished"]}]
+    assert left_behind(task) == {"record.json"}
+
+
 @pytest.mark.parametrize("step", [1, 8, 12, 18])
 def test_a_stopped_trial_resumes_to_the_same_bytes(task, tmp_path, step):
     other = replace(task, results=str(tmp_path / "other"))
