@@ -103,14 +103,17 @@ def _one_by_one_is_faster(x: Tensor, weight: Tensor) -> bool:
     return kernel >= 4 * (weight.shape[1] + x.shape[1]) * pixels
 
 
-def gate_features(x: Tensor, gate: Tensor) -> Tensor:
+def gate_features(x: Tensor, gate: Tensor, *, in_place: bool = False) -> Tensor:
     """Multiply each channel by its gate, in the precision of ``x``.
+
+    In place, without gradients, where nobody else has the features.
 
     Shape:
         x (B, I, H, W), gate (B or 1, I) -> (B, I, H, W)
     """
     gate = gate if gate.dtype == x.dtype else gate.to(x.dtype)
-    return x * gate.view(*gate.shape, 1, 1)
+    scale = gate.view(*gate.shape, 1, 1)
+    return x.mul_(scale) if in_place else x * scale
 
 
 # Composing kernels.

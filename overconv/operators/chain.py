@@ -108,7 +108,8 @@ class ChainConv2d(ChainLayers):
 
         Their time is felt beside that of a small convolution.
         """
-        bias, fresh, last = self.own("bias"), False, self._short[-1]
+        bias, last = self.own("bias"), self._short[-1]
+        fresh = False  # straight from a convolution: nobody else has them
         pointwise = () if self.groups == 1 else (1, 0, 1, self.groups)
         for step in self._short:
             gate, layer, spatial = step
@@ -116,27 +117,18 @@ class ChainConv2d(ChainLayers):
                 geometry = self.geometry if spatial else pointwise
                 x = F.conv2d(x, weights[layer], bias if step is last else None, *geometry)
                 fresh = True
-            elif fresh:  # straight from a convolution: nobody else has them
-                own = gates[gate]
-                own = own if own.dtype == x.dtype else own.to(x.dtype)
-                x.mul_(own.view(*own.shape, 1, 1))
             else:
-                x = gate_features(x, gates[gate])
+                x = gate_features(x, gates[gate], in_place=fresh)
         return x if bias is None or last[0] is None else x + bias.to(x.dtype)[:, None, None]
 
     def _run(self, x: Tensor, gates: Gates) -> Tensor:
         if self._padded:
             x = self.pad_fully(x)
         bias, last, own = self.own("bias"), self._steps[-1], self.own("weights")._parameters
-        in_place, fresh = not torch.is_grad_enabled(), False
+        in_place, fresh = not torch.is_grad_enabled(), False  # fresh: as in the shorter way
         for step in self._steps:
             if step.gate is not None:
-                gate = gates[step.gate]
-                if in_place and fresh:  # straight from a convolution: nobody else has them
-                    gate = gate if gate.dtype == x.dtype else gate.to(x.dtype)
-                    x.mul_(gate.view(*gate.shape, 1, 1))
-                else:
-                    x = gate_features(x, gate)
+                x = gate_features(x, gates[step.gate], in_place=in_place and fresh)
                 continue
             weight, shift, norm = None, None, None
             if step.layer is None:
